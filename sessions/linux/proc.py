@@ -1,0 +1,248 @@
+"""Processes: who they are, which of them live below a root, and how they are ended (the only user of psutil).
+
+A pid alone is never trusted: a process is a pid together with its start time, and signals go through a pidfd.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+_NS_GET_MNTNS_ID = 0x8008B705
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+GRACE_S = 2.0
+"""How long processes may take to end after SIGTERM."""
+DEADLINE_S = 10.0
+"""How long ending them may take altogether, SIGKILL included."""
+
+
+def boot_id() -> str:
+    """The id of this boot of the machine."""
+    return _read(BOOT_ID).decode().strip()
+
+
+def _read(path: str) -> bytes:
+    """A short file of the kernel's, in one read."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (proc(5), field 22 of stat); None if there is none.
+
+    A zombie counts as none: it does nothing any more.
+    """
+    fields = _stat_fields(pid)
+    return None if fields is None or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _stat_fields(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the state (field 3) on; the name before it may hold anything."""
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def mount_namespace(pid: int | str = "self") -> int | None:
+    """What tells a process's mount namespace from others; None if it is gone or is not ours to look at.
+
+    The kernel's own number for it, never used twice in a boot (ioctl_nsfs(2), since Linux 6.11); before that its inode,
+    which a later one may get again.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, _NS_GET_MNTNS_ID, bytes(8)), "little")
+    except OSError:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def in_mount_namespace(namespace: int) -> list[int]:
+    """The processes in the mount namespace that :func:`mount_namespace` tells so."""
+    return [pid for pid in _pids() if mount_namespace(pid) == namespace]
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def session_members(sid: int) -> list[int]:
+    """The processes whose session (setsid(2)) is led by `sid`."""
+    found = []
+    for pid in _pids():
+        fields = _stat_fields(pid)
+        if fields is not None and int(fields[3]) == sid and fields[0] not in (b"Z", b"X"):
+            found.append(pid)
+    return found
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What tells that something lies below a mounted root: its path, or the device if no other tree shares that.
+
+    An overlay has a device of its own; a bind mount shares the original's, and other sessions may have it mounted too.
+    """
+
+    path: str
+    device: int | None
+
+    def holds(self, link: str) -> bool:
+        """Whether the object behind a link of /proc/PID (root, cwd, fd/N) lies in this tree."""
+        try:
+            if self.device is not None and os.stat(link).st_dev == self.device:
+                return True
+            target = os.readlink(link)
+        except OSError:
+            return False
+        return target == self.path or target.startswith(self.path + "/")
+
+
+def tree(path: str, *, owns_device: bool) -> Tree:
+    """The tree mounted at `path`."""
+    return Tree(path, os.stat(path).st_dev if owns_device else None)
+
+
+def rooted_in(place: Tree) -> list[int]:
+    """The processes whose root directory lies in the tree: those that entered it, and deeper chroots."""
+    ours = os.stat("/")
+    found = []
+    for pid in _pids():
+        link = f"/proc/{pid}/root"
+        try:
+            root = os.stat(link)
+        except OSError:
+            continue
+        # Nearly every process has our own root: one stat is all it costs.
+        if (root.st_dev, root.st_ino) != (ours.st_dev, ours.st_ino) and place.holds(link):
+            found.append(pid)
+    return found
+
+
+def standing_in(place: Tree) -> list[int]:
+    """The processes that hold the tree without being rooted in it: by their directory, program or an open file."""
+    found = []
+    for pid in _pids():
+        if place.holds(f"/proc/{pid}/root"):
+            continue
+        links = [f"/proc/{pid}/cwd", f"/proc/{pid}/exe"]
+        try:
+            links += [f"/proc/{pid}/fd/{number}" for number in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            pass
+        if any(place.holds(link) for link in links):
+            found.append(pid)
+    return found
+
+
+def ancestors() -> set[int]:
+    """This process and those it descends from."""
+    found = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        fields = _stat_fields(pid)
+        pid = int(fields[1]) if fields else 0
+    return found
+
+
+def describe(pids: Iterable[int]) -> str:
+    """Processes for a message: ``123 (sleep 60), 124 (bash)``."""
+    import psutil
+
+    words = []
+    for pid in sorted(pids):
+        try:
+            process = psutil.Process(pid)
+            command = " ".join(process.cmdline()) or process.name()
+        except psutil.Error:
+            command = "gone"
+        words.append(f"{pid} ({command if len(command) <= 60 else command[:57] + '...'})")
+    return ", ".join(words)
+
+
+def end_all(
+    find: Callable[[], Iterable[int]], *, grace_s: float = GRACE_S, deadline_s: float = DEADLINE_S
+) -> list[int]:
+    """End every process that `find` finds, now or while we work, except this one and its ancestors.
+
+    SIGTERM first; whoever is there after `grace_s` is stopped, so that it cannot fork any more, and killed, until
+    two looks in a row find nobody. Returns those that are left when `deadline_s` is over: ancestors, and processes
+    that the kernel will not let die yet.
+    """
+    if not set(find()):
+        return []
+    spared = ancestors()
+    deadline = time.monotonic() + deadline_s
+    _signal_and_wait(find, spared, (signal.SIGTERM, signal.SIGCONT), min(grace_s, deadline_s))
+    empty_looks = 0
+    while empty_looks < 2 and time.monotonic() < deadline:
+        signals = (signal.SIGSTOP, signal.SIGKILL)
+        seen = _signal_and_wait(find, spared, signals, max(0.0, deadline - time.monotonic()))
+        empty_looks = 0 if seen else empty_looks + 1
+    return [pid for pid in find() if start_ticks(pid) is not None]
+
+
+def _signal_and_wait(
+    find: Callable[[], Iterable[int]], spared: set[int], signals: tuple[signal.Signals, ...], timeout_s: float
+) -> bool:
+    """Send each of `signals` in turn to all that `find` finds, wait for them to end; whether there were any."""
+    pidfds = []
+    for pid in set(find()) - spared:
+        try:
+            pidfds.append((pid, os.pidfd_open(pid)))
+        except ProcessLookupError:
+            continue
+    try:
+        # Looked for again with the pidfds open: a pid that was recycled in between is not signalled.
+        still_there = set(find())
+        targets = [pidfd for pid, pidfd in pidfds if pid in still_there]
+        for signum in signals:
+            for pidfd in targets:
+                try:
+                    signal.pidfd_send_signal(pidfd, signum)
+                except ProcessLookupError:
+                    pass
+        _wait_for(targets, timeout_s)
+        return bool(targets)
+    finally:
+        for _pid, pidfd in pidfds:
+            os.close(pidfd)
+
+
+def _wait_for(pidfds: Iterable[int], timeout_s: float) -> None:
+    """Wait until every process has ended, or the time is over."""
+    poll = select.poll()
+    left = set(pidfds)
+    for pidfd in left:
+        poll.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + timeout_s
+    while left:
+        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ready:
+            return
+        for pidfd, _event in ready:
+            poll.unregister(pidfd)
+            left.discard(pidfd)
+
+
+def kill_script(pid: int, started_ticks: int) -> None:
+    """End a setup script that outlived its engine, and what it started, if it is still the same process.
+
+    The leader may be gone while its children, in its session, are not; a recycled leader means that they are.
+    """
+    now = start_ticks(pid)
+    if now is None or now == started_ticks:
+        end_all(lambda: session_members(pid), grace_s=0.0)
