@@ -1,0 +1,341 @@
+"""From a section as written to a Chroot: every value typed, every rule of the key table applied, every fault named."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from sessions import keys, names
+from sessions.config import custom
+from sessions.config.raw import ERROR, WARNING, Dialect, Problem, RawFile, RawSection
+from sessions.errors import InvalidName
+from sessions.keys import Key, Part, Status
+from sessions.keytypes import BOOLEAN, PERSONALITY, REGEX, Value
+from sessions.model import Chroot, Directory, Places, Plain, Source, Union
+
+# Types of schroot's that are known and not opened yet: to call them unknown would send people looking for a typo.
+UNSUPPORTED_TYPES = ("loopback", "block-device", "lvm-snapshot", "btrfs-snapshot", "zfs-snapshot", "custom")
+
+# Keys of schroot's session files, which it refuses in a configuration file.
+_DISALLOWED = ("name", "mount-location")
+# An empty value of these is passed over with a warning, as schroot does with a truth value that is none.
+_PASSED_OVER_WHEN_EMPTY = (REGEX, PERSONALITY)
+_OLD_DIRECTORY = "location"
+
+Origins = dict[str, tuple[str, int]]
+Settings = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a section: a chroot, or None and at least one problem that is an error."""
+
+    name: str
+    file: str
+    line: int
+    chroot: Chroot | None
+    aliases: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    origins: Origins
+
+    @property
+    def where(self) -> str:
+        """``FILE, line N``."""
+        return f"{self.file}, line {self.line}" if self.line else self.file
+
+    @property
+    def first_error(self) -> Problem | None:
+        """Why the section cannot be used; None if it can."""
+        return next((problem for problem in self.problems if problem.is_error), None)
+
+
+@dataclass
+class Report:
+    """A section being read, and what was found wrong with it so far."""
+
+    section: RawSection
+    file: str
+    dialect: Dialect
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the stricter rules of TOML hold."""
+        return self.dialect is Dialect.TOML
+
+    def error(self, key: str, reason: str, remedy: str) -> None:
+        """Note what makes the section unusable."""
+        self._note(ERROR, key, reason, remedy)
+
+    def warn(self, key: str, reason: str, remedy: str) -> None:
+        """Note what is wrong but leaves the section usable."""
+        self._note(WARNING, key, reason, remedy)
+
+    def refuse(self, key: str, error: ValueError) -> None:
+        """Note a value that its type refused with "REASON; REMEDY"."""
+        reason, _, remedy = str(error).rpartition("; ")
+        self.error(key, reason, remedy)
+
+    def line_of(self, key: str) -> int:
+        """The line of `key`, or of the section where the key is not given."""
+        return self.section.values[key][1] if key in self.section.values else self.section.line
+
+    def _note(self, severity: str, key: str, reason: str, remedy: str) -> None:
+        line = self.line_of(key)
+        self.problems.append(Problem(self.file, line, self.section.name, key, severity, reason, remedy))
+
+
+def build(section: RawSection, raw: RawFile, places: Places) -> Built:
+    """The chroot that `section` of `raw` defines, with everything that is wrong with it."""
+    report = Report(section, raw.file, raw.dialect, list(section.problems))
+    _check_name(report)
+    source = _source_type(report)
+    settings: Settings = {}
+    given: dict[str, str] = {}
+    chroot = None
+    if source is not None:
+        settings, given = _read_values(source, report)
+        _check_required(source, settings, report)
+        _drop_source_keys(source, settings, report)
+        if "script-config" in settings:
+            settings["profile"] = ""
+        pairs = custom.merge(settings, given, report)
+        chroot = _assemble(section.name, source, settings, pairs, places)
+        _check_root(chroot, report)
+        _check_size(chroot.union, settings, report)
+    aliases = _aliases(report)
+    problems = tuple(report.problems)
+    if any(problem.is_error for problem in problems):
+        chroot = None
+    origins = _origins(settings, dict(chroot.custom), report) if chroot else {}
+    return Built(section.name, raw.file, section.line, chroot, aliases, problems, origins)
+
+
+def _check_name(report: Report) -> None:
+    name = report.section.name
+    try:
+        names.check(name, "chroot name")
+    except InvalidName as error:
+        remedy = (
+            f"Namespace separator ‘:’ may not be used in a chroot name; {error.hint}" if ":" in name else error.hint
+        )
+        report.error("", f"{name}: Invalid name", remedy)
+
+
+def _source_type(report: Report) -> type[Source] | None:
+    """The kind of source that the section's type asks for; None, and a problem, if there is none."""
+    key = keys.BY_NAME["type"]
+    if key.name not in report.section.values:
+        return keys.TYPES[str(key.default)]
+    value = report.section.values[key.name][0]
+    if value in UNSUPPORTED_TYPES:
+        remedy = "use one of " + ", ".join(keys.TYPES) + ", or keep this chroot with schroot"
+        report.error(key.name, f"type ‘{value}’ cannot be opened by this version", remedy)
+        return None
+    try:
+        return keys.TYPES[str(key.value_type.accept(value))]
+    except ValueError as error:
+        report.refuse(key.name, error)
+        return None
+
+
+def _read_values(source: type[Source], report: Report) -> tuple[Settings, dict[str, str]]:
+    """The legal values of the table's keys, and those of custom keys."""
+    settings: Settings = {}
+    given: dict[str, str] = {}
+    for name, (value, _line) in sorted(report.section.values.items()):
+        key = keys.BY_NAME.get(name)
+        if name == "type":
+            continue
+        if name == _OLD_DIRECTORY and source in (Plain, Directory) and not report.is_native:
+            _read_old_directory(value, settings, report)
+        elif key is None:
+            _read_unlisted(name, value, source, given, report)
+        elif not _is_legal(key, source, report):
+            _unknown(name, source, report)
+        elif key.internal:
+            report.error(name, f"Disallowed key ‘{name}’ used", "remove the line")
+        elif key.status is Status.OBSOLETE:
+            note = report.error if report.is_native else report.warn
+            note(name, f"Obsolete key ‘{name}’ used: it no longer has any effect", "remove the line")
+        else:
+            _read_value(key, value, settings, report)
+    return settings, given
+
+
+def _is_legal(key: Key, source: type[Source], report: Report) -> bool:
+    """As the table says; but schroot ignores a union over a file, whatever it says, and so do its files here."""
+    return keys.is_legal(key, source) and (report.is_native or key.part is not Part.UNION or source is Directory)
+
+
+def _read_value(key: Key, value: object, settings: Settings, report: Report) -> None:
+    if key.status is Status.DEPRECATED:
+        report.warn(key.name, f"Deprecated key ‘{key.name}’ used", "set profile, or the setup.* keys, instead")
+    try:
+        settings[key.name] = key.value_type.accept(value) if report.is_native else key.value_type.parse(str(value))
+    except ValueError as error:
+        is_empty = value == "" and key.value_type in _PASSED_OVER_WHEN_EMPTY
+        if not report.is_native and (key.value_type is BOOLEAN or is_empty):
+            report.warn(key.name, f"Could not parse value ‘{value}’; the default stays", str(error).rpartition("; ")[2])
+        else:
+            report.refuse(key.name, error)
+
+
+def _read_old_directory(value: object, settings: Settings, report: Report) -> None:
+    """``location`` said what ``directory`` says now, and still does; the two together are an error."""
+    if "directory" in report.section.values:
+        report.error(_OLD_DIRECTORY, f"Disallowed key ‘{_OLD_DIRECTORY}’ used", "remove it: directory says the same")
+        return
+    report.warn(_OLD_DIRECTORY, f"Obsolete key ‘{_OLD_DIRECTORY}’ used", "write directory instead")
+    try:
+        settings["directory"] = keys.BY_NAME["directory"].value_type.parse(str(value))
+    except ValueError as error:
+        report.refuse(_OLD_DIRECTORY, error)
+
+
+def _read_unlisted(name: str, value: object, source: type[Source], given: dict[str, str], report: Report) -> None:
+    """A key that is not in the table: a custom key, or a mistake."""
+    if name in _DISALLOWED:
+        report.error(name, f"Disallowed key ‘{name}’ used", "remove the line")
+    elif name.startswith("description[") and not report.is_native:
+        return  # a translation: schroot accepts it without a word and shows it nowhere
+    elif not keys.is_custom(name):
+        _unknown(name, source, report)
+    else:
+        try:
+            given[name] = custom.check_value(name, value)
+        except ValueError as error:
+            report.refuse(name, error)
+
+
+def _unknown(name: str, source: type[Source], report: Report) -> None:
+    """A key that has no meaning here: an error in TOML, ignored with a warning in schroot.conf."""
+    reason = f"Configuration key name ‘{name}’ is not a permitted name."
+    if name in keys.BY_NAME:
+        reason += f" It has no meaning for type ‘{source.kind}’."
+    if report.is_native:
+        is_elsewhere = name in keys.BY_NAME and name != _OLD_DIRECTORY
+        report.error(name, reason, "remove it, or change the type" if is_elsewhere else _did_you_mean(name, source))
+    else:
+        report.warn(name, reason, "it is ignored: correct it, or remove the line")
+
+
+def _did_you_mean(name: str, source: type[Source]) -> str:
+    import difflib  # only for a mistake: it costs milliseconds
+
+    if name == _OLD_DIRECTORY:
+        return "write directory instead"
+    legal = [key.name for key in keys.KEYS if keys.is_legal(key, source) and not key.internal]
+    close = difflib.get_close_matches(name, legal, 1) or difflib.get_close_matches(name, keys.PROFILE_FILES, 1)
+    return f"did you mean ‘{close[0]}’?" if close else "remove the line"
+
+
+def _check_required(source: type[Source], settings: Settings, report: Report) -> None:
+    if report.section.problems:
+        return  # the key may stand in a line that could not be read
+    for key in keys.KEYS:
+        is_missing = key.required and keys.is_legal(key, source) and key.name not in settings
+        if is_missing and not any(name in report.section.values for name in _written_as(key)):
+            report.error("", f"Required key ‘{key.name}’ is missing", f"add a line {key.name} = …")
+
+
+def _written_as(key: Key) -> tuple[str, ...]:
+    """The names under which `key` may be written; a bad value under one of them has been refused already."""
+    return (key.name, _OLD_DIRECTORY) if key.name == "directory" else (key.name,)
+
+
+def _drop_source_keys(source: type[Source], settings: Settings, report: Report) -> None:
+    """Take out the keys of a ``source:`` twin that cannot exist, as a directory without a union has none."""
+    if source is not Directory or settings.get("union-type", "none") != "none":
+        return
+    for name in [name for name in settings if name.startswith("source-")]:
+        del settings[name]
+        report.warn(name, f"‘{name}’ has no effect without a union", "set union-type = overlay, or remove the line")
+
+
+def _check_root(chroot: Chroot, report: Report) -> None:
+    """Refuse the host's root as it is: setting a session up would change the host's own files."""
+    if is_host_root(chroot) and not chroot.union.is_used:
+        reason = "the directory / is the host itself, and sessions of it would change the host"
+        report.error("directory", reason, "name another directory, or put a union over it: union-type = overlay")
+
+
+def is_host_root(chroot: Chroot) -> bool:
+    """Whether the directory is a way to write ``/``."""
+    if not isinstance(chroot.source, Plain | Directory) or not chroot.source.directory:
+        return False
+    return not os.path.normpath(chroot.source.directory).strip("/")
+
+
+def _check_size(union: Union, settings: Settings, report: Report) -> None:
+    if union.overlay_size and union.overlay_storage != "tmpfs":
+        remedy = "set union-overlay-storage = tmpfs, or remove the line"
+        report.warn("union-overlay-size", "a layer on a disk has no limit: the size has no effect", remedy)
+
+
+def _aliases(report: Report) -> tuple[str, ...]:
+    """The aliases, each a valid name; read apart, so that those of an unusable section lead to its problem."""
+    key = keys.BY_NAME["aliases"]
+    value = report.section.values.get(key.name, ("" if not report.is_native else [], 0))[0]
+    try:
+        aliases = key.value_type.accept(value) if report.is_native else key.value_type.parse(str(value))
+    except ValueError:
+        return ()  # has been refused where all values are read
+    assert isinstance(aliases, tuple)
+    for alias in aliases:
+        try:
+            names.check(alias, "alias")
+        except InvalidName as error:
+            colon = "Namespace separator ‘:’ may not be used in an alias name; " if ":" in alias else ""
+            report.error(key.name, f"{alias}: Invalid name", colon + error.hint)
+    return tuple(alias for alias in aliases if names.is_valid(alias))
+
+
+def _assemble(
+    name: str, source: type[Source], settings: Settings, pairs: tuple[tuple[str, str], ...], places: Places
+) -> Chroot:
+    """The chroot of checked settings, each unset key at its default."""
+    union = Union(**_fields(Part.UNION, source, settings))
+    if union.is_used:
+        overlay_directory = union.overlay_directory or places.overlay_dir
+        underlay_directory = union.underlay_directory or places.underlay_dir
+        union = replace(union, overlay_directory=overlay_directory, underlay_directory=underlay_directory)
+    root = source(**_fields(Part.SOURCE, source, settings))
+    return Chroot(name=name, source=root, union=union, custom=pairs, **_fields(Part.CHROOT, source, settings))
+
+
+def _fields(part: Part, source: type[Source], settings: Settings) -> dict[str, Any]:
+    """The arguments that make `part`."""
+    return {field: settings.get(name, default) for field, name, default in _fields_of(part, source.kind)}
+
+
+@cache
+def _fields_of(part: Part, kind: str) -> tuple[tuple[str, str, Value], ...]:
+    """The fields of `part` that a chroot of this type can set, with their keys and defaults."""
+    return tuple(
+        (key.field, key.name, key.default)
+        for key in keys.KEYS
+        if key.part is part
+        and key.name != "type"
+        and keys.is_legal(key, keys.TYPES[kind])
+        and not key.internal
+        and key.status is not Status.OBSOLETE
+    )
+
+
+def _origins(settings: Mapping[str, Value], pairs: Mapping[str, str], report: Report) -> Origins:
+    """Where each value that is not a default was written; the files of a profile are given where the profile is."""
+    written = set(report.section.values)
+    origins = {}
+    for name in ["type", *settings, *pairs]:
+        origin = name
+        if name == "directory" and name not in written:
+            origin = _OLD_DIRECTORY
+        elif name in keys.PROFILE_FILES and name not in written:
+            origin = "profile"
+        if origin in written:
+            origins[name] = (report.file, report.line_of(origin))
+    return origins

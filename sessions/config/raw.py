@@ -1,0 +1,81 @@
+"""What the reader of either dialect gives: sections with their values and lines, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+ERROR = "error"
+WARNING = "warning"
+
+# Bytes that are not UTF-8 reach the readers as these (the decoder's surrogateescape).
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
+
+
+class Dialect(Enum):
+    """The two languages of configuration files; the keys are the same in both."""
+
+    SCHROOT = "schroot.conf"
+    TOML = "sessions.toml"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong: where, why, and what to do. An error makes its section unusable, a warning does not."""
+
+    file: str
+    line: int
+    """Counted from 1; 0 is the whole file."""
+    section: str
+    key: str
+    severity: str
+    reason: str
+    remedy: str
+
+    @property
+    def where(self) -> str:
+        """``FILE, line N, [section] key``, without the parts that are not known."""
+        section = f"[{self.section}]" if self.section else ""
+        inside = f"{section} {self.key}".strip()
+        line = f"line {self.line}" if self.line else ""
+        return ", ".join(part for part in (self.file, line, inside) if part)
+
+    @property
+    def is_error(self) -> bool:
+        """Whether what it is about cannot be used."""
+        return self.severity == ERROR
+
+    @property
+    def text(self) -> str:
+        """Where and why, with nothing in it that a terminal acts on."""
+        return _printable(f"{self.where}: {self.reason}")
+
+    def __str__(self) -> str:
+        return f"{self.text}; {_printable(self.remedy)}"
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+@dataclass(frozen=True)
+class RawSection:
+    """The definition of one chroot as written: ``values`` maps each key to its value and line."""
+
+    name: str
+    line: int
+    values: dict[str, tuple[object, int]]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file as written; ``problems`` are those that belong to no section, or to one that is not in ``sections``."""
+
+    file: str
+    dialect: Dialect
+    sections: tuple[RawSection, ...]
+    problems: tuple[Problem, ...] = ()

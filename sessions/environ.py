@@ -1,0 +1,107 @@
+"""The environments we make: for setup scripts (schroot-setup(5)) and for commands inside a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from sessions import keys, keytypes
+from sessions.keytypes import show
+from sessions.linux.run import SYSTEM_PATH
+from sessions.model import Identity, Session
+
+USER_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+# Where schroot says these are; scripts of administrators take their libraries from SETUP_DATA_DIR.
+LIBEXEC_DIR = "/usr/lib/chroot-sessions"
+DATA_DIR = "/usr/share/chroot-sessions"
+
+
+def for_scripts(session: Session, stage: str) -> dict[str, str]:
+    """The whole environment of a setup script; variables without a value are left out."""
+    chroot, places = session.chroot, session.places
+    user, caller = session.user, session.caller
+    variables = {
+        "AUTH_USER": user.name,
+        "AUTH_UID": str(user.uid),
+        "AUTH_GID": str(user.gid),
+        "AUTH_HOME": user.home,
+        "AUTH_SHELL": user.shell,
+        "AUTH_RUSER": caller.name,
+        "AUTH_RGROUP": caller.group,
+        "AUTH_RUID": str(caller.uid),
+        "AUTH_RGID": str(caller.gid),
+        "SESSION_ID": session.id,
+        "CHROOT_NAME": chroot.name,
+        "CHROOT_ALIAS": session.selected_name,
+        "CHROOT_DESCRIPTION": f"{chroot.description} (session chroot)",
+        "CHROOT_MOUNT_LOCATION": session.location,
+        "CHROOT_PATH": session.path,
+        "CHROOT_SESSION_CREATE": "false",
+        "CHROOT_SESSION_CLONE": "false",
+        # The tree of an archive's twin goes too, once it has been packed again.
+        "CHROOT_SESSION_PURGE": show(is_purged(session) or bool(session.unpack_directory)),
+        "CHROOT_SESSION_SOURCE": show(chroot.is_source),
+        "VERBOSE": session.verbosity,
+        "PID": str(os.getpid()),
+        "PLATFORM": "linux",
+        "MOUNT_DIR": places.mount_dir,
+        "LIBEXEC_DIR": LIBEXEC_DIR,
+        "SYSCONF_DIR": places.schroot_config_dir,
+        "DATA_DIR": DATA_DIR,
+        "SETUP_DATA_DIR": f"{places.stock_setup_dir}/common",
+        "PATH": SYSTEM_PATH,
+    }
+    for key in keys.KEYS:
+        if key.variable and key.variable not in variables and keys.is_legal(key, type(chroot.source)):
+            variables[key.variable] = show(keys.value_of(chroot, key))
+    if chroot.profile:
+        variables["CHROOT_PROFILE_DIR"] = f"{places.schroot_config_dir}/{chroot.profile}"
+    if chroot.union.is_used:
+        variables["CHROOT_UNION_OVERLAY_DIRECTORY"] = session.overlay_directory
+        variables["CHROOT_UNION_UNDERLAY_DIRECTORY"] = session.underlay_directory
+    if session.unpack_directory:
+        variables["CHROOT_FILE_UNPACK_DIR"] = places.unpack_dir
+    for name, value in chroot.custom:
+        variables.setdefault(keys.custom_variable(name), value)
+    return {name: value for name, value in sorted(variables.items()) if value}
+
+
+def is_purged(session: Session) -> bool:
+    """Whether the session's tree is a copy that goes with it; not, if it is the original itself."""
+    return not session.chroot.is_source and (bool(session.unpack_directory) or session.chroot.union.is_used)
+
+
+def for_commands(
+    session: Session, caller: Identity, user: Identity, given: Mapping[str, str], *, preserve: bool, command: str
+) -> dict[str, str]:
+    """The environment of a command inside: a minimal one, or with `preserve` the caller's (`given`) over it.
+
+    What environment-filter finds and variables without a value are dropped; root's PATH is always the system's.
+    """
+    minimal = {
+        "HOME": user.home,
+        "LOGNAME": user.name,
+        "USER": user.name,
+        "SHELL": user.shell,
+        "PATH": SYSTEM_PATH if user.uid == 0 else USER_PATH,
+        "TERM": given.get("TERM", ""),
+    }
+    variables = dict(minimal)
+    if preserve:
+        variables.update(given)
+        if user.uid == 0:
+            variables["PATH"] = SYSTEM_PATH
+    unwanted = keytypes.compile_regex(session.chroot.environment_filter) if session.chroot.environment_filter else None
+    kept = {name: value for name, value in variables.items() if value and not (unwanted and unwanted.search(name))}
+    kept.update(
+        SCHROOT_COMMAND=command,
+        SCHROOT_USER=caller.name,
+        SCHROOT_GROUP=caller.group,
+        SCHROOT_UID=str(caller.uid),
+        SCHROOT_GID=str(caller.gid),
+        SCHROOT_CHROOT_NAME=session.chroot.name,
+        SCHROOT_ALIAS_NAME=session.selected_name,
+        SCHROOT_SESSION_ID=session.id,
+    )
+    return dict(sorted(kept.items()))

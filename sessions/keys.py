@@ -1,0 +1,222 @@
+"""THE table of configuration keys: name, type, default, where it is legal, its script variable and its help.
+
+Parser, printers, script environment, manual pages and shell completion are all made from :data:`KEYS`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from sessions import keytypes
+from sessions.keytypes import KeyType, Value
+from sessions.model import Chroot, Directory, File, Host, Plain, Source
+
+DEFAULT_ENVIRONMENT_FILTER = (
+    "^(BASH_ENV|CDPATH|ENV|HOSTALIASES|IFS|KRB5_CONFIG|KRBCONFDIR|KRBTKFILE|KRB_CONF|LD_.*|LOCALDOMAIN|NLSPATH|"
+    "PATH_LOCALE|RES_OPTIONS|TERMINFO|TERMINFO_DIRS|TERMPATH)$"
+)
+
+
+class Part(Enum):
+    """Which of the three parts of a chroot holds a key's value."""
+
+    CHROOT = "chroot"
+    SOURCE = "source"
+    UNION = "union"
+
+
+class Status(Enum):
+    """Whether a key is in use, or how schroot treats it otherwise."""
+
+    CURRENT = "current"
+    NATIVE = "native"  # ours alone: schroot 1.6.13 does not know it
+    DEPRECATED = "deprecated"
+    OBSOLETE = "obsolete"  # accepted, no effect
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key.
+
+    ``sources`` are the kinds of source it is legal for (empty: all); ``value_type`` reads it; ``field`` is the
+    attribute of the part that holds it; ``variable`` is the name under which setup scripts see it.
+    """
+
+    name: str
+    value_type: KeyType
+    default: Value
+    help: str
+    part: Part = Part.CHROOT
+    sources: tuple[type[Source], ...] = ()
+    required: bool = False
+    variable: str = ""
+    status: Status = Status.CURRENT
+    internal: bool = False
+    """Written into what --config prints, but not accepted in a configuration file."""
+
+    @property
+    def field(self) -> str:
+        """The attribute's name."""
+        prefix = {Part.UNION: "union-", Part.SOURCE: "file-"}.get(self.part, "")
+        return self.name.removeprefix(prefix).replace("-", "_")
+
+
+VERBOSITY = keytypes.choice("quiet", "normal", "verbose", complaint="{}: Message verbosity is invalid")
+UNION_TYPE = keytypes.choice(
+    "none", "overlay", "overlayfs", "aufs", "unionfs", complaint="Unknown filesystem union type ‘{}’"
+)
+STORAGE = keytypes.choice("disk", "tmpfs")
+TYPE = keytypes.choice("plain", "directory", "file", complaint="Unknown chroot type ‘{}’")
+
+TYPES: dict[str, type[Source]] = {"plain": Plain, "directory": Directory, "file": File}
+UNIONABLE: tuple[type[Source], ...] = (Directory, File, Host)
+SESSION_MANAGED: tuple[type[Source], ...] = (Directory, File, Host)
+
+# Key of the table -> the custom keys that a profile sets, and the file each names below /etc/schroot/PROFILE.
+PROFILE_FILES = {
+    "setup.config": "config",
+    "setup.copyfiles": "copyfiles",
+    "setup.fstab": "fstab",
+    "setup.nssdatabases": "nssdatabases",
+}
+
+KEYS: tuple[Key, ...] = (
+    Key("type", TYPE, "plain", "What the root is made of.", variable="CHROOT_TYPE"),
+    Key(
+        "description", keytypes.TEXT, "", "One line for people, shown by info and list.",
+        variable="CHROOT_DESCRIPTION",
+    ),
+    Key(
+        "directory", keytypes.PATH, "", "The directory that holds the chroot.", Part.SOURCE, (Plain, Directory),
+        required=True, variable="CHROOT_DIRECTORY",
+    ),
+    Key(
+        "file", keytypes.PATH, "",
+        "The tar archive that holds the chroot: plain, or compressed as its ending says (gz, bz2, xz, lz4, lzo, zst).",
+        Part.SOURCE, (File,), required=True, variable="CHROOT_FILE",
+    ),
+    Key(
+        "location", keytypes.OPTIONAL_PATH, "", "Where the root lies inside the archive, if not at its top.",
+        Part.SOURCE, (File,), variable="CHROOT_LOCATION",
+    ),
+    Key(
+        "file-repack", keytypes.BOOLEAN, False, "Whether the archive is written again when the session ends.",
+        Part.SOURCE, (File,), variable="CHROOT_FILE_REPACK", internal=True,
+    ),
+    Key(
+        "union-type", UNION_TYPE, "none",
+        "Whether each session gets a layer of its own over the source: overlay, or none. The kernel has none of the "
+        "other kinds that schroot knows any more.",
+        Part.UNION, UNIONABLE, variable="CHROOT_UNION_TYPE",
+    ),
+    Key(
+        "union-mount-options", keytypes.TEXT, "", "Mount options added to those the union needs.",
+        Part.UNION, UNIONABLE, variable="CHROOT_UNION_MOUNT_OPTIONS",
+    ),
+    Key(
+        "union-overlay-directory", keytypes.OPTIONAL_PATH, "",
+        "Where the sessions' own layers are kept, in a directory named after the session.",
+        Part.UNION, UNIONABLE, variable="CHROOT_UNION_OVERLAY_DIRECTORY",
+    ),
+    Key(
+        "union-underlay-directory", keytypes.OPTIONAL_PATH, "",
+        "Kept for scripts that ask for it; an overlay needs no mount of its source, so nothing is put there.",
+        Part.UNION, UNIONABLE, variable="CHROOT_UNION_UNDERLAY_DIRECTORY",
+    ),
+    Key(
+        "union-overlay-storage", STORAGE, "disk",
+        "Where a session's own layer lies: on disk it lasts over a reboot, on a tmpfs it is faster and does not.",
+        Part.UNION, UNIONABLE, status=Status.NATIVE,
+    ),
+    Key(
+        "union-overlay-size", keytypes.SIZE, "",
+        "The most a layer on a tmpfs may hold: bytes, or a number followed by K, M, G, T or % (of the memory).",
+        Part.UNION, UNIONABLE, status=Status.NATIVE,
+    ),
+    Key(
+        "union-lower-directories", keytypes.PATHS, (),
+        "More read-only branches between the session's layer and the source, topmost first.",
+        Part.UNION, UNIONABLE, status=Status.NATIVE,
+    ),
+    Key("aliases", keytypes.NAMES, (), "Other names for the chroot."),
+    Key("users", keytypes.NAMES, (), "Users who may use the chroot."),
+    Key("groups", keytypes.NAMES, (), "Groups whose members may use the chroot."),
+    Key("root-users", keytypes.NAMES, (), "Users who may become root in it without a password."),
+    Key("root-groups", keytypes.NAMES, (), "Groups whose members may become root in it without a password."),
+    Key(
+        "source-clone", keytypes.BOOLEAN, True, "Whether there is a source: twin to change the original through.",
+        sources=UNIONABLE,
+    ),
+    Key("source-users", keytypes.NAMES, (), "As users, for the source: twin.", sources=UNIONABLE),
+    Key("source-groups", keytypes.NAMES, (), "As groups, for the source: twin.", sources=UNIONABLE),
+    Key("source-root-users", keytypes.NAMES, (), "As root-users, for the source: twin.", sources=UNIONABLE),
+    Key("source-root-groups", keytypes.NAMES, (), "As root-groups, for the source: twin.", sources=UNIONABLE),
+    Key(
+        "profile", keytypes.TEXT, "default",
+        "The directory of fstab, copyfiles and nssdatabases that says what a session gets from the host.",
+        variable="CHROOT_PROFILE",
+    ),
+    Key(
+        "script-config", keytypes.TEXT, "", "A shell file that sets the same as a profile.",
+        status=Status.DEPRECATED, variable="CHROOT_SCRIPT_CONFIG",
+    ),
+    Key(
+        "command-prefix", keytypes.NAMES, (),
+        "A command and its arguments to put before every command, such as eatmydata.",
+    ),
+    Key(
+        "message-verbosity", VERBOSITY, "normal", "How much setup scripts say: quiet, normal or verbose.",
+    ),
+    Key(
+        "personality", keytypes.PERSONALITY, "undefined",
+        "The kernel's execution domain for commands, such as linux32.",
+    ),
+    Key(
+        "preserve-environment", keytypes.BOOLEAN, False,
+        "Whether commands get the caller's environment rather than a minimal one.",
+    ),
+    Key(
+        "environment-filter", keytypes.REGEX, DEFAULT_ENVIRONMENT_FILTER,
+        "Variables whose names this regular expression finds are never passed on.",
+    ),
+    Key("shell", keytypes.OPTIONAL_PATH, "", "The shell to start where no command is given."),
+    Key("user-modifiable-keys", keytypes.NAMES, (), "Custom keys that any permitted user may set for a session."),
+    Key("root-modifiable-keys", keytypes.NAMES, (), "Custom keys that root may set for a session."),
+    Key("active", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
+    Key("priority", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
+    Key("run-setup-scripts", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
+    Key("run-session-scripts", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
+    Key("run-exec-scripts", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
+)  # fmt: skip
+
+BY_NAME = {key.name: key for key in KEYS}
+
+_CUSTOM = re.compile(r"([a-z][a-z0-9]*\.)+[a-z][a-z0-9-]*")
+_RESERVED_PREFIXES = ("auth.", "chroot.", "host.", "libexec.", "mount.", "session.", "status.", "sysconf.")
+_RESERVED = ("setup.data.dir",)
+
+
+def is_custom(name: str) -> bool:
+    """Whether `name` may be a custom key, such as ``setup.fstab`` or ``acme.mirror`` (schroot.conf(5))."""
+    return bool(_CUSTOM.fullmatch(name) and not name.startswith(_RESERVED_PREFIXES) and name not in _RESERVED)
+
+
+def custom_variable(name: str) -> str:
+    """The variable under which scripts see a custom key: upper case, with ``_`` for ``-`` and ``.``."""
+    return name.upper().replace("-", "_").replace(".", "_")
+
+
+def is_legal(key: Key, source: type[Source]) -> bool:
+    """Whether `key` may be set for a chroot of this kind of source."""
+    return not key.sources or source in key.sources
+
+
+def value_of(chroot: Chroot, key: Key) -> Value:
+    """The value `key` has in `chroot`; its default where the chroot's source has no such key."""
+    if key.name == "type":
+        return chroot.source.kind
+    holder = {Part.CHROOT: chroot, Part.SOURCE: chroot.source, Part.UNION: chroot.union}[key.part]
+    value: Value = getattr(holder, key.field, key.default)
+    return value

@@ -1,0 +1,235 @@
+"""The nouns: what an administrator defines (Chroot), what its root is made of (Source), who asks (Identity), and one
+live copy (Session). Frozen data without behaviour that touches anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything lives; the defaults are the installed system's."""
+
+    native_config_dir: str = "/etc/chroot-sessions"
+    schroot_config_dir: str = "/etc/schroot"
+    state_dir: str = "/var/lib/chroot-sessions"
+    runtime_dir: str = "/run/chroot-sessions"
+    stock_setup_dir: str = "/usr/share/chroot-sessions/setup.d"
+    stock_etc_dir: str = "/usr/share/chroot-sessions/etc"
+
+    @property
+    def journal_dir(self) -> str:
+        """The journals: one file a session, and nothing else is the truth about it."""
+        return f"{self.state_dir}/sessions"
+
+    @property
+    def unpack_dir(self) -> str:
+        """Where archives are unpacked, in a directory named after the session."""
+        return f"{self.state_dir}/unpack"
+
+    @property
+    def overlay_dir(self) -> str:
+        """The default of union-overlay-directory."""
+        return f"{self.state_dir}/union/overlay"
+
+    @property
+    def underlay_dir(self) -> str:
+        """The default of union-underlay-directory."""
+        return f"{self.state_dir}/union/underlay"
+
+    @property
+    def mount_dir(self) -> str:
+        """Where roots are mounted, in a directory named after the session; private to its mount namespace."""
+        return f"{self.runtime_dir}/mount"
+
+    @property
+    def lock_dir(self) -> str:
+        """One lock file for each session that is being acted on."""
+        return f"{self.runtime_dir}/locks"
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A directory that is entered as it is: no session, no setup scripts."""
+
+    kind: ClassVar[str] = "plain"
+    directory: str = ""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory, bind-mounted or below an overlay."""
+
+    kind: ClassVar[str] = "directory"
+    directory: str = ""
+
+
+@dataclass(frozen=True)
+class File:
+    """A tar archive, unpacked for each session; ``repack`` is set in the source twin only."""
+
+    kind: ClassVar[str] = "file"
+    file: str = ""
+    location: str = ""
+    repack: bool = False
+
+
+@dataclass(frozen=True)
+class Host:
+    """The running system itself, always below overlays; built in, never configured."""
+
+    kind: ClassVar[str] = "host"
+
+
+Source = Plain | Directory | File | Host
+SOURCES: tuple[type[Source], ...] = (Plain, Directory, File, Host)
+
+
+@dataclass(frozen=True)
+class Union:
+    """What lies over the source: ``type`` "none" or "overlay", or one that no kernel has any more (aufs ...)."""
+
+    type: str = "none"
+    mount_options: str = ""
+    overlay_directory: str = ""
+    underlay_directory: str = ""
+    overlay_storage: str = "disk"
+    overlay_size: str = ""
+    lower_directories: tuple[str, ...] = ()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether sessions get a layer of their own above the source."""
+        return self.type != "none"
+
+
+@dataclass(frozen=True)
+class Chroot:
+    """A chroot as configured. The fields are the keys of schroot.conf(5) and sessions.toml(5): see sessions.keys."""
+
+    name: str
+    source: Source
+    union: Union = Union()
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    root_users: tuple[str, ...] = ()
+    root_groups: tuple[str, ...] = ()
+    source_clone: bool = True
+    source_users: tuple[str, ...] = ()
+    source_groups: tuple[str, ...] = ()
+    source_root_users: tuple[str, ...] = ()
+    source_root_groups: tuple[str, ...] = ()
+    profile: str = "default"
+    script_config: str = ""
+    command_prefix: tuple[str, ...] = ()
+    message_verbosity: str = "normal"
+    personality: str = "undefined"
+    preserve_environment: bool = False
+    environment_filter: str = ""
+    shell: str = ""
+    user_modifiable_keys: tuple[str, ...] = ()
+    root_modifiable_keys: tuple[str, ...] = ()
+    custom: tuple[tuple[str, str], ...] = ()
+    """Custom keys, the ``setup.*`` values of the profile among them, in name order."""
+    is_source: bool = False
+    """Whether this is the ``source:`` twin, whose sessions change the original."""
+
+    def custom_value(self, key: str) -> str:
+        """The value of a custom key such as "setup.fstab"; empty if it is not set."""
+        return dict(self.custom).get(key, "")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A user as the host knows it."""
+
+    uid: int
+    gid: int
+    name: str
+    group: str
+    groups: tuple[int, ...]
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process whose death can be proven: pid, start time in clock ticks since boot, and the boot's id."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class FstabLine:
+    """One line of an fstab(5) file; `options` is the fourth field, not yet taken apart."""
+
+    source: str
+    target: str
+    fstype: str
+    options: str
+
+
+@dataclass(frozen=True)
+class CopyLine:
+    """One line of a copyfiles file: a host file and where it goes inside."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class HostMount:
+    """A real file system of the host below ``/``, for a session of the host chroot."""
+
+    target: str
+    fstype: str
+    is_directory: bool
+
+
+@dataclass(frozen=True)
+class ForeignScript:
+    """An administrator's executable in a setup.d directory: the path is what undo will run."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """One live copy of a chroot: every name it will own and everything its scripts need, fixed before anything exists.
+
+    It is the first line of the session's journal, so undo and recovery never read the configuration again.
+    """
+
+    id: str
+    stamp: str
+    """Random; what the session creates where others create things too carries it, and undo asks for it."""
+    chroot: Chroot
+    selected_name: str
+    """The name the chroot was asked for by (an alias, perhaps), without a namespace."""
+    caller: Identity
+    user: Identity
+    owner: Owner | None
+    """The process whose end is the end of an automatic session; None for one that was begun to last."""
+    created_ns: int
+    boot_id: str
+    mount_namespace: int
+    places: Places
+    location: str
+    """Where the root is mounted."""
+    path: str
+    """The root itself: the location, or a directory inside it."""
+    overlay_directory: str = ""
+    underlay_directory: str = ""
+    unpack_directory: str = ""
+    fstab: tuple[FstabLine, ...] = ()
+    copyfiles: tuple[CopyLine, ...] = ()
+    nssdatabases: tuple[str, ...] = ()
+    host_mounts: tuple[HostMount, ...] = ()
+    verbosity: str = "normal"

@@ -1,0 +1,132 @@
+"""Frozen dataclasses to plain JSON values and back, with every type checked on the way back in.
+
+Where a field may hold one of several dataclasses, each has a ``kind`` class attribute, which stands in its record.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Decoder = Callable[[object], Any]
+
+
+def encode(value: Any) -> Any:
+    """The JSON value for a dataclass, tuple or plain value."""
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    names = _field_names(type(value))
+    if names is None:
+        return value
+    record = {name: encode(getattr(value, name)) for name in names}
+    if hasattr(value, "kind"):
+        record["kind"] = value.kind
+    return record
+
+
+def decode(cls: type[T], data: object) -> T:
+    """The dataclass `cls` that `data` records; raises ValueError, which names the field, if it records none."""
+    value: T = _decoder(cls)(data)
+    return value
+
+
+def _field_names(cls: Any) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None for any other type."""
+    if cls not in _FIELD_NAMES:
+        _FIELD_NAMES[cls] = tuple(field.name for field in fields(cls)) if is_dataclass(cls) else None
+    return _FIELD_NAMES[cls]
+
+
+def _decoder(hint: Any) -> Decoder:
+    """What decodes values of a type: worked out once, since journals are read all the time."""
+    if hint not in _DECODERS:
+        _DECODERS[hint] = _make_decoder(hint)
+    return _DECODERS[hint]
+
+
+def _make_decoder(hint: Any) -> Decoder:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return _tuple_decoder(typing.get_args(hint))
+    if origin in (types.UnionType, typing.Union):
+        return _union_decoder(typing.get_args(hint))
+    return _dataclass_decoder(hint) if is_dataclass(hint) else _plain_decoder(hint)
+
+
+def _plain_decoder(cls: type) -> Decoder:
+    def plain(data: object) -> object:
+        if type(data) is not cls:
+            raise ValueError(f"wants {cls.__name__}, not {data!r}")
+        return data
+
+    return plain
+
+
+def _dataclass_decoder(cls: Any) -> Decoder:
+    hints = typing.get_type_hints(cls)
+    decoders = {name: _decoder(hints[name]) for name in _field_names(cls) or ()}
+    allowed = {*decoders, "kind"}
+
+    def table(data: object) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError(f"{cls.__name__} wants a table, not {data!r}")
+        values = {}
+        for name, value in data.items():
+            if name not in allowed:
+                raise ValueError(f"{cls.__name__} has no field {name!r}")
+            if name in decoders:
+                try:
+                    values[name] = decoders[name](value)
+                except ValueError as error:
+                    raise ValueError(f"{cls.__name__}.{name}: {error}") from None
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    return table
+
+
+def _union_decoder(choices: tuple[Any, ...]) -> Decoder:
+    """Of None and one type, or of dataclasses told apart by their kind."""
+    others = [choice for choice in choices if choice is not type(None)]
+    if len(others) == 1:
+        return lambda data: None if data is None else _decoder(others[0])(data)
+    kinds = {choice.kind: choice for choice in others}
+
+    def by_kind(data: object) -> object:
+        kind = data.get("kind") if isinstance(data, dict) else None
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"unknown kind {kind!r}")
+        return _decoder(kinds[kind])(data)
+
+    return by_kind
+
+
+def _tuple_decoder(arguments: tuple[Any, ...]) -> Decoder:
+    if len(arguments) == 2 and arguments[1] is ...:
+        decode_item = _decoder(arguments[0])
+
+        def items(data: object) -> tuple[Any, ...]:
+            if not isinstance(data, list):
+                raise ValueError(f"wants a list, not {data!r}")
+            return tuple(map(decode_item, data))
+
+        return items
+    decoders = [_decoder(hint) for hint in arguments]
+
+    def fixed(data: object) -> tuple[Any, ...]:
+        if not isinstance(data, list) or len(data) != len(decoders):
+            raise ValueError(f"wants a list of {len(decoders)} values, not {data!r}")
+        return tuple(decode_item(item) for decode_item, item in zip(decoders, data, strict=True))
+
+    return fixed
+
+
+# What reflection found, by class.
+_FIELD_NAMES: dict[Any, tuple[str, ...] | None] = {}
+_DECODERS: dict[Any, Decoder] = {}
