@@ -1,0 +1,189 @@
+"""The engine: walks a plan up, down, or up again after a reboot, and is the only caller of do and undo.
+
+It runs under the session's lock, marks in the journal before and after each effect, and on the way down never stops
+early: what cannot be undone is marked stuck and named, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sessions.errors import Interrupted, SessionsError, StepFailed
+from sessions.journal import Journal, StepState
+from sessions.linux import signals
+from sessions.model import Session
+from sessions.steps import Context, Note, Stage, Step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a walk is made: who hears of it, whether force is used, and how long a foreign script may take."""
+
+    say: Callable[[str, str], None] = lambda letter, line: None
+    force: bool = False
+    script_timeout_s: float | None = None
+
+
+def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: bool) -> Context:
+    return Context(
+        journal.session,
+        stage,
+        settings.say,
+        succeeded=succeeded,
+        force=settings.force,
+        script_timeout_s=settings.script_timeout_s,
+    )
+
+
+def up(journal: Journal, settings: Settings) -> None:
+    """Do every step. Raises StepFailed or Interrupted at the first that fails; what was done until then stays done."""
+    context = _context(journal, Stage.START, settings, succeeded=True)
+    with context.held:
+        for index, step in enumerate(journal.plan):
+            _stop_if_asked(journal)
+            _do(journal, index, step, context)
+        journal.up()
+
+
+def _stop_if_asked(journal: Journal) -> None:
+    signum = signals.pending()
+    if signum is not None:
+        name = signal.Signals(signum).name
+        raise Interrupted(signum, f"{name} came while session {journal.session.id} was being set up")
+
+
+def _do(journal: Journal, index: int, step: Step, context: Context) -> None:
+    try:
+        note = {**journal.notes.get(index, {}), **step.check(context)}
+        _aim(context, journal, index, note)
+        if step.is_marked:
+            wants_sync = step.wants_sync(context)
+            if wants_sync:
+                journal.sync()
+            journal.begin(index, note)
+            if wants_sync:
+                os.fdatasync(journal.fd)
+        step.do(context)
+        if step.is_marked:
+            journal.done(index)
+    except Interrupted:
+        raise
+    except StepFailed as error:
+        error.hint = error.hint or step.remedy
+        raise
+    except SessionsError as error:
+        raise StepFailed(f"cannot {step.describe()}: {error.text}", hint=error.hint or step.remedy) from error
+    except OSError as error:
+        raise StepFailed(f"cannot {step.describe()}: {_reason(error)}", hint=step.remedy) from error
+
+
+def _aim(context: Context, journal: Journal, index: int, note: Note) -> None:
+    """Turn the context to one step."""
+
+    def remember(more: Note) -> None:
+        context.note.update(more)
+        if context.stage is Stage.STOP:
+            _try_to_mark(lambda: journal.remember(index, more))
+        else:
+            journal.remember(index, more)
+
+    context.note = dict(note)
+    context.remember = remember
+
+
+def _reason(error: OSError) -> str:
+    words = error.strerror or str(error)
+    return f"{words}: {error.filename}" if error.filename else words
+
+
+def down(journal: Journal, settings: Settings) -> list[str]:
+    """Undo in reverse whatever was begun, and remove the journal if all of it is undone.
+
+    Returns what is stuck, a line each; the session then stays, broken, and down may be called again.
+    """
+    context = _context(journal, Stage.STOP, settings, succeeded=journal.was_up and not journal.is_damaged)
+    _try_to_mark(journal.down)
+    stuck = []
+    with context.held:
+        for index, step in reversed(list(enumerate(journal.plan))):
+            if _has_to_be_undone(journal, index, step):
+                reason = _undo(journal, index, step, context)
+                if reason:
+                    stuck.append(reason)
+    if not stuck:
+        journal.remove()
+    return stuck
+
+
+def _has_to_be_undone(journal: Journal, index: int, step: Step) -> bool:
+    state = journal.states[index]
+    if not step.is_marked or state is StepState.UNDONE:
+        return False
+    return state is not StepState.NEW or step.always_undone or journal.is_damaged
+
+
+def _undo(journal: Journal, index: int, step: Step, context: Context) -> str:
+    """Undo one step; the reason, in words, if it is stuck."""
+    _aim(context, journal, index, journal.notes.get(index, {}))
+    context.is_done = journal.states[index] is StepState.DONE
+    try:
+        step.undo(context)
+    except (SessionsError, OSError) as error:
+        reason = _reason(error) if isinstance(error, OSError) else str(error)
+        _try_to_mark(lambda: journal.stuck(index, reason))
+        return f"{step.describe()}: {reason}"
+    if not step.is_shared:
+        _try_to_mark(lambda: journal.undone(index))
+    return ""
+
+
+def _try_to_mark(mark: Callable[[], None]) -> None:
+    """On the way down a mark that cannot be written is no reason to stop: undo may be repeated."""
+    try:
+        mark()
+    except OSError:
+        pass
+
+
+def recover(journal: Journal, settings: Settings, *, boot_id: str, mount_namespace: int) -> None:
+    """Bring a session that was up back up: verify what lasts over a reboot, do the rest again where it is missing.
+
+    Raises StepFailed or Interrupted; the session then is as it was, and recover or down may be called.
+    """
+    context = _context(journal, Stage.RECOVER, settings, succeeded=True)
+    with context.held:
+        journal.recover(boot_id, mount_namespace)
+        for index, step in enumerate(journal.plan):
+            _stop_if_asked(journal)
+            _aim(context, journal, index, journal.notes.get(index, {}))
+            if step.survives_reboot:
+                step.verify(context)
+            elif not step.is_present(context):
+                _do(journal, index, step, context)
+        journal.up()
+
+
+def perform(session: Session, plan: Sequence[Step], stage: Stage, settings: Settings, *, succeeded: bool) -> None:
+    """Do or undo a plan without a journal, for a setup script that is run by hand.
+
+    Raises StepFailed at the first step that cannot be done, or, for setup-stop, after the last if any was stuck.
+    """
+    context = Context(session, stage, settings.say, succeeded=succeeded, force=settings.force)
+    with context.held:
+        if stage is not Stage.STOP:
+            for step in plan:
+                context.note = step.check(context)
+                step.do(context)
+            return
+        stuck = []
+        for step in reversed(plan):
+            context.note = {}
+            try:
+                step.undo(context)
+            except (SessionsError, OSError) as error:
+                stuck.append(f"{step.describe()}: {_reason(error) if isinstance(error, OSError) else error}")
+        if stuck:
+            raise StepFailed("; ".join(stuck))

@@ -1,0 +1,75 @@
+"""The lock of one session: held while its journal is acted on, by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from sessions.errors import SessionsError
+from sessions.linux import files, signals, trace
+
+
+@contextmanager
+def session_lock(lock_dir: str, session_id: str, *, signals_wait: bool = False) -> Iterator[None]:
+    """Hold the session's lock; wait for whoever has it.
+
+    With `signals_wait`, signals that ask us to stop take their course only after the block, when the lock is gone.
+    The file is removed while it is held; whoever then gets a lock on a file that has no name any more starts again.
+    Raises SessionsError if the lock cannot be made.
+    """
+    path = os.path.join(lock_dir, session_id)
+    fd = _take(lock_dir, path)
+    with signals.held_back() if signals_wait else nullcontext():
+        try:
+            yield
+        finally:
+            # Not even without it does a signal leave the file behind from here on.
+            with signals.held_back():
+                trace.point("unlock session")
+                try:
+                    os.unlink(path)
+                except FileNotFoundError:
+                    pass
+                os.close(fd)
+
+
+def _take(lock_dir: str, path: str) -> int:
+    while True:
+        fd = _open(lock_dir, path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink > 0:
+                trace.point("locked session")
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _open(lock_dir: str, path: str) -> int:
+    files.ensure_own_directory(lock_dir, 0o700)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SessionsError(
+            f"cannot make the lock {path}: {error.strerror}",
+            hint="make that directory writable, or name another --runtime-dir",
+        ) from error
+
+
+def is_locked(lock_dir: str, session_id: str) -> bool:
+    """Whether somebody is acting on the session at this moment."""
+    try:
+        fd = os.open(os.path.join(lock_dir, session_id), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

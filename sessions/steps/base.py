@@ -1,0 +1,110 @@
+"""What a step is: one reversible effect as data, with what it may use while it is done or undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, assert_never
+
+from sessions.model import Directory, File, Host, Plain, Session
+
+Note = dict[str, Any]
+
+
+class Stage(StrEnum):
+    """The stages of a session's life, as setup scripts are told them."""
+
+    START = "setup-start"
+    RECOVER = "setup-recover"
+    STOP = "setup-stop"
+
+
+@dataclass
+class Context:
+    """What a step may use besides its own fields; the engine makes one for each walk through a plan.
+
+    ``note`` is what the journal knows of the step at hand: what its check found, what its do remembered. ``remember``
+    adds to it, in the journal, before it returns. ``held`` keeps things open until the walk is over.
+    """
+
+    session: Session
+    stage: Stage
+    say: Callable[[str, str], None]
+    """Takes "I", "W" or "E" and a line for the user."""
+    succeeded: bool = True
+    """For setup-stop: whether the session was up, so that what it changed is to be kept (repacking an archive)."""
+    force: bool = False
+    script_timeout_s: float | None = None
+    note: Note = field(default_factory=dict)
+    is_done: bool = False
+    """For undo: whether the journal says that do came to its end."""
+    remember: Callable[[Note], None] = lambda note: None
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reversible effect.
+
+    The order is check, begin mark, do, done mark; later undo, undone mark. ``undo`` is total: legal after nothing,
+    half or all of ``do``, and legal twice. Steps raise SessionsError or OSError; the engine names them.
+    """
+
+    kind: ClassVar[str] = ""
+    survives_reboot: ClassVar[bool] = False
+    """Whether the effect is still there after the machine was restarted; recovery does the others again."""
+    always_undone: ClassVar[bool] = False
+    """Whether undo is called even if the step was never begun, as schroot calls every script for setup-stop."""
+    is_shared: ClassVar[bool] = False
+    """Whether other sessions have the same effect, and the last one's undo takes it away: it is never marked undone."""
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the journal follows it; not, if its effect goes with what an earlier step takes away."""
+        return True
+
+    @property
+    def remedy(self) -> str:
+        """What to do when it fails and the failure has no hint of its own."""
+        return ""
+
+    def wants_sync(self, context: Context) -> bool:
+        """Whether the journal must be on the disk before do, since its effect could be found without an owner."""
+        return False
+
+    def check(self, context: Context) -> Note:
+        """Raise if something is in the way; return what undo will have to know. Changes nothing."""
+        return {}
+
+    def do(self, context: Context) -> None:
+        """Bring the effect about."""
+        raise NotImplementedError(self.kind)
+
+    def undo(self, context: Context) -> None:
+        """Take the effect away; nothing there is success."""
+
+    def is_present(self, context: Context) -> bool:
+        """Whether the effect is there already, so that recovery need not do it again."""
+        return False
+
+    def verify(self, context: Context) -> None:
+        """For a step that survives a reboot: raise if its effect is not there any more."""
+
+    def describe(self) -> str:
+        """One line: what do does, to what."""
+        return self.kind
+
+
+def original_root(session: Session) -> str:
+    """The directory behind the root of a session that is no copy: what is made inside is there, mounted or not."""
+    match session.chroot.source:
+        case Directory(directory=directory) | Plain(directory=directory):
+            return directory
+        case File():
+            return session.unpack_directory + session.path.removeprefix(session.location)
+        case Host():
+            return session.path
+        case unknown:
+            assert_never(unknown)

@@ -1,0 +1,318 @@
+"""Steps that make directories of ours, and files inside a session."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sessions.errors import StepFailed
+from sessions.linux import files, nss, trace
+from sessions.steps.base import Context, Note, Step, original_root
+
+# Extended attribute that holds the stamp of the session a directory was made for (xattr(7): root's namespace).
+STAMP_ATTRIBUTE = "trusted.chroot-sessions.stamp"
+
+
+@dataclass(frozen=True)
+class MountPoint(Step):
+    """An empty directory in a place that only we write, to mount on."""
+
+    kind: ClassVar[str] = "mount-point"
+    path: str
+
+    @property
+    def remedy(self) -> str:
+        """It is below the runtime directory."""
+        return "make it writable, or name another --runtime-dir"
+
+    def check(self, context: Context) -> Note:
+        """Refuse a name that is taken."""
+        if os.path.lexists(self.path):
+            raise StepFailed(f"{self.path} exists already", hint=f"if nothing uses it: rmdir {self.path}")
+        return {}
+
+    def do(self, context: Context) -> None:
+        """Make it."""
+        files.ensure_own_directory(os.path.dirname(self.path), 0o755)
+        files.make_directory(self.path, 0o755)
+
+    def undo(self, context: Context) -> None:
+        """Remove it; it has to be empty."""
+        trace.point("rmdir", self.path)
+        try:
+            os.rmdir(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY:
+                raise StepFailed(
+                    f"{self.path} holds files that are not in any mount", hint="look at them, then remove them"
+                ) from None
+            raise
+        trace.point("removed", self.path)
+
+    def is_present(self, context: Context) -> bool:
+        """Whether it is there."""
+        return os.path.isdir(self.path)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"make the mount point {self.path}"
+
+
+@dataclass(frozen=True)
+class OwnedTree(Step):
+    """A directory for a session's data, marked with the session's stamp, and removed with all that is in it.
+
+    ``shared_parent`` says that others may make directories beside it, so that the stamp has to be relied on.
+    """
+
+    kind: ClassVar[str] = "tree"
+    survives_reboot: ClassVar[bool] = True
+    # Its stamp is asked for in any case, and a power cut may have taken the mark but not the directory.
+    always_undone: ClassVar[bool] = True
+    path: str
+    shared_parent: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """It is in a place that somebody has named."""
+        return "make that place writable, make room in it, or name another"
+
+    def wants_sync(self, context: Context) -> bool:
+        """In places that only we write, a directory without a journal is known to be a leftover of ours."""
+        return self.shared_parent
+
+    def check(self, context: Context) -> Note:
+        """Refuse a name that is taken."""
+        if os.path.lexists(self.path):
+            raise StepFailed(
+                f"{self.path} exists already, and no session of ours has made it",
+                hint="look at it, then move or remove it",
+            )
+        return {}
+
+    def do(self, context: Context) -> None:
+        """Make it under a name that nobody else uses, stamp it, and give it its name."""
+        parent, name = os.path.split(self.path)
+        try:
+            os.stat(parent)
+        except FileNotFoundError:
+            files.ensure_own_directory(parent, 0o755)
+        unnamed = self._unnamed(context)
+        files.make_directory(unnamed, 0o755)
+        try:
+            os.setxattr(unnamed, STAMP_ATTRIBUTE, context.session.stamp.encode())
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                raise StepFailed(
+                    f"the file system of {parent} has no extended attributes",
+                    hint="name a directory on ext4, xfs, btrfs or tmpfs as union-overlay-directory or --state-dir",
+                ) from None
+            raise
+        with files.directory(parent) as parent_fd:
+            os.rename(os.path.basename(unnamed), name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+        trace.point("named", self.path)
+
+    def _unnamed(self, context: Context) -> str:
+        return os.path.join(os.path.dirname(self.path), f".{context.session.stamp}")
+
+    def undo(self, context: Context) -> None:
+        """Remove it if it is ours."""
+        files.remove_tree(self._unnamed(context))
+        if self._is_ours(context):
+            files.remove_tree(self.path)
+        elif os.path.lexists(self.path) and context.note:
+            context.say("W", f"{self.path} does not carry the stamp of this session: left alone")
+
+    def _is_ours(self, context: Context) -> bool:
+        try:
+            return os.getxattr(self.path, STAMP_ATTRIBUTE, follow_symlinks=False) == context.session.stamp.encode()
+        except OSError:
+            return False
+
+    def verify(self, context: Context) -> None:
+        """It has to be there, with our stamp."""
+        if not self._is_ours(context):
+            raise StepFailed(
+                f"{self.path} is gone, so the session cannot be recovered", hint=f"sessions end {context.session.id}"
+            )
+
+    def is_present(self, context: Context) -> bool:
+        """Whether it is there, with our stamp."""
+        return self._is_ours(context)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"make the directory {self.path}"
+
+
+@dataclass(frozen=True)
+class InsideStep(Step):
+    """A step that writes files inside the session.
+
+    ``ephemeral`` says that the whole tree is the session's own and goes with it. Otherwise the files stay, as they do
+    with schroot, and only what a killed write left beside one is undone.
+    """
+
+    # The name of what is removed has the stamp in it.
+    always_undone: ClassVar[bool] = True
+    root: str
+    ephemeral: bool
+
+    def targets(self) -> tuple[str, ...]:
+        """The paths inside that it writes."""
+        raise NotImplementedError(self.kind)
+
+    @property
+    def remedy(self) -> str:
+        """What is in the way lies inside the chroot, if the profile asks for the right thing."""
+        return "look at what is there inside, and at the files of the profile"
+
+    @property
+    def is_marked(self) -> bool:
+        """Nothing has to be remembered of a file in a tree that is thrown away."""
+        return not self.ephemeral
+
+    def undo(self, context: Context) -> None:
+        """Remove what a write that was killed left behind."""
+        try:
+            with files.directory(original_root(context.session)) as root_fd:
+                for target in self.targets():
+                    files.remove_temporary(root_fd, target, _temporary(target, context))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+
+    def _write(
+        self,
+        contents: Iterable[tuple[str, bytes]],
+        context: Context,
+        original: Callable[[str], os.stat_result | None] = lambda target: None,
+    ) -> None:
+        """Write each of `contents`, with the mode of the host's file that `original` tells of."""
+        with files.directory(self.root) as root_fd:
+            for target, data in contents:
+                of_host = original(target)
+                files.replace_file(
+                    root_fd,
+                    target,
+                    data,
+                    temporary=_temporary(target, context),
+                    mode=stat.S_IMODE(of_host.st_mode) if of_host else None,
+                    original=of_host,
+                )
+
+
+def _temporary(target: str, context: Context) -> str:
+    name = os.fsdecode(os.fsencode(os.path.basename(target))[:100])  # a name is 255 bytes at most
+    return f".{name}.{context.session.stamp}"
+
+
+@dataclass(frozen=True)
+class WriteFile(InsideStep):
+    """A small text file inside the session."""
+
+    kind: ClassVar[str] = "write"
+    target: str
+    text: str
+
+    def targets(self) -> tuple[str, ...]:
+        """The one file."""
+        return (self.target,)
+
+    def do(self, context: Context) -> None:
+        """Write it."""
+        self._write([(self.target, self.text.encode())], context)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"write {self.text.strip()!r} to {self.target} inside"
+
+
+@dataclass(frozen=True)
+class MakeLink(InsideStep):
+    """A symbolic link inside a session whose tree is its own."""
+
+    kind: ClassVar[str] = "link"
+    target: str
+    points_to: str
+
+    def targets(self) -> tuple[str, ...]:
+        """The link."""
+        return (self.target,)
+
+    def do(self, context: Context) -> None:
+        """Make it, unless there is something."""
+        with files.directory(self.root) as root_fd:
+            files.make_link(root_fd, self.target, self.points_to)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"link {self.target} inside to {self.points_to}"
+
+
+@dataclass(frozen=True)
+class CopyFile(InsideStep):
+    """A file of the host, copied into the session."""
+
+    kind: ClassVar[str] = "copy"
+    source: str
+    target: str
+
+    def targets(self) -> tuple[str, ...]:
+        """The one file."""
+        return (self.target,)
+
+    def do(self, context: Context) -> None:
+        """Copy it, mode included."""
+        try:
+            fd = os.open(self.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise StepFailed(
+                f"{self.source} does not exist on the host", hint="make it, or take it out of the profile's copyfiles"
+            ) from None
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise StepFailed(f"{self.source} is not a regular file", hint="take it out of the profile's copyfiles")
+            with open(fd, "rb", closefd=False) as source:
+                data = source.read()
+        finally:
+            os.close(fd)
+        self._write([(self.target, data)], context, lambda target: status)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"copy {self.source} to {self.target} inside"
+
+
+@dataclass(frozen=True)
+class CopyDatabases(InsideStep):
+    """Databases of the host's name service, such as passwd, written into the session's /etc."""
+
+    kind: ClassVar[str] = "databases"
+    databases: tuple[str, ...]
+
+    def targets(self) -> tuple[str, ...]:
+        """A file in /etc for each."""
+        return tuple(f"/etc/{database}" for database in self.databases)
+
+    def do(self, context: Context) -> None:
+        """Write what the host knows."""
+        # As on the host: what is secret there, such as shadow, is so inside.
+        self._write(zip(self.targets(), nss.dump(self.databases), strict=True), context, _status)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"write the host's {' '.join(self.databases)} databases to /etc inside"
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,340 @@
+"""Steps that mount: onto places of ours, or onto paths inside a session, which are resolved in-root each time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sessions import mountoptions
+from sessions.environ import is_purged
+from sessions.errors import StepFailed
+from sessions.linux import files, run, syscall, trace
+from sessions.steps.base import Context, Note, Stage, Step, original_root
+from sessions.steps.unmounting import is_mounted, try_unmount, unmount
+
+KNOWN_FILE_SYSTEMS = "/proc/filesystems"
+
+
+@dataclass(frozen=True)
+class PrivateDirectory(Step):
+    """A directory of ours mounted on itself and made private, so that mounts below it stay in this mount namespace.
+
+    All sessions share it: the first one makes it, and the last one's undo takes it away.
+    """
+
+    kind: ClassVar[str] = "private-directory"
+    is_shared: ClassVar[bool] = True
+    path: str
+
+    def do(self, context: Context) -> None:
+        """Mount it unless it is; keep it open, so that nobody can unmount it until we have mounted below."""
+        files.ensure_own_directory(self.path, 0o755)
+        # The lock is on the directory's inode, which is the same with and without the mount.
+        lock_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)
+            fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            if not syscall.is_mount_root(fd):
+                os.close(fd)
+                self._mount_on_itself()
+                fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            context.held.callback(os.close, fd)
+            # What is attached below a shared mount becomes shared by that, and whoever did it may have been killed.
+            syscall.mount_setattr(fd, propagation=syscall.MS_PRIVATE)
+            trace.point("made private", self.path)
+        finally:
+            os.close(lock_fd)
+
+    def _mount_on_itself(self) -> None:
+        tree_fd = syscall.open_tree(self.path, syscall.OPEN_TREE_CLONE)
+        try:
+            syscall.mount_setattr(tree_fd, propagation=syscall.MS_PRIVATE)
+            with files.directory(self.path) as target_fd:
+                syscall.move_mount(tree_fd, target_fd, self.path)
+        finally:
+            os.close(tree_fd)
+
+    def undo(self, context: Context) -> None:
+        """Unmount it if nobody has anything mounted below it or is about to."""
+        try:
+            syscall.umount(self.path)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
+                raise
+
+    def describe(self) -> str:
+        """One line."""
+        return f"keep mounts below {self.path} private to this mount namespace"
+
+
+@dataclass(frozen=True)
+class MountStep(Step):
+    """A mount at `target`: a path of ours if `root` is empty, else a path inside the session mounted at `root`."""
+
+    root: str
+    target: str
+
+    @property
+    def remedy(self) -> str:
+        """Where somebody has asked for it."""
+        return "look at its line in the profile's fstab" if self.root else "look at the chroot's configuration"
+
+    def check(self, context: Context) -> Note:
+        """Note which directories will have to be made to mount on."""
+        if not self.root:
+            return {}
+        with files.directory(self.root) as root_fd:
+            missing = files.missing_directories(root_fd, self.target)
+        return {"made": missing} if missing else {}
+
+    def wants_sync(self, context: Context) -> bool:
+        """A directory made in the original outlasts a power cut, and only the journal knows whose it is."""
+        return bool(context.note.get("made")) and not is_purged(context.session)
+
+    def do(self, context: Context) -> None:
+        """Open the target, making it if it is missing, and mount on what was opened."""
+        with self._opened_target(context) as target_fd:
+            self._mount(target_fd, context)
+
+    def _mount(self, target_fd: int, context: Context) -> None:
+        raise NotImplementedError(self.kind)
+
+    def _is_file(self) -> bool:
+        """Whether a file is mounted, so that a missing target has to be made as one."""
+        return False
+
+    @contextmanager
+    def _opened_target(self, context: Context) -> Iterator[int]:
+        if not self.root:
+            target_fd = os.open(self.target, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        else:
+            with files.directory(self.root) as root_fd:
+                missing: list[str] = context.note.get("made", [])
+                for path in missing:
+                    self._make(root_fd, path, context, as_file=self._is_file() and path == missing[-1])
+                target_fd = files.open_in_root(root_fd, self.target, os.O_PATH)
+                is_root = os.path.sameopenfile(root_fd, target_fd)
+        try:
+            if self.root and is_root:
+                raise StepFailed(
+                    f"{self.target} leads to the root of the session itself",
+                    hint="mend the link inside, or take the line out of the fstab",
+                )
+            yield target_fd
+        finally:
+            os.close(target_fd)
+
+    def _make(self, root_fd: int, path: str, context: Context, *, as_file: bool) -> None:
+        try:
+            files.make_in_root(root_fd, path, as_file=as_file)
+        except FileExistsError:
+            # On a disk, what was made for the mount is still there after a restart of the machine.
+            if context.stage is not Stage.RECOVER:
+                raise
+
+    def is_present(self, context: Context) -> bool:
+        """Whether something is mounted at the target."""
+        try:
+            if not self.root:
+                return is_mounted(os.open(self.target, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+            with files.directory(self.root) as root_fd:
+                return is_mounted(files.open_in_root(root_fd, self.target, os.O_PATH))
+        except OSError:
+            return False
+
+    def undo(self, context: Context) -> None:
+        """Unmount it, then remove the directories that were made for it."""
+        if not self.root:
+            # What root mounted over it from inside, as `mount --bind / /` does, comes off first.
+            while self.is_present(context):
+                unmount(os.path.realpath(self.target), context)
+            return
+        # In a tree that goes with the session, so do they; and what else is mounted there is unmounted with the root.
+        stays = not is_purged(context.session)
+        try:
+            with files.directory(self.root) as root_fd:
+                while self._unmount_inside(root_fd, context) and stays:
+                    pass
+        except FileNotFoundError:
+            pass
+        if stays and context.note.get("made"):
+            self._remove_made(context)
+
+    def _remove_made(self, context: Context) -> None:
+        try:
+            with files.directory(original_root(context.session)) as root_fd:
+                for path in reversed(context.note["made"]):
+                    files.remove_made(root_fd, path)
+        except FileNotFoundError:
+            pass
+
+    def _unmount_inside(self, root_fd: int, context: Context) -> bool:
+        """Unmount by the parent's descriptor and the last name, so that no link can lead elsewhere.
+
+        Returns whether there was anything to unmount.
+        """
+        try:
+            fd = files.open_in_root(root_fd, self.target, os.O_PATH)
+        except OSError:
+            return False
+        root, real = os.readlink(f"/proc/self/fd/{root_fd}"), os.readlink(f"/proc/self/fd/{fd}")
+        if not is_mounted(fd) or not real.startswith(root + "/"):
+            return False
+        above, _slash, name = real[len(root) :].rpartition("/")
+        try:
+            resolve = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_SYMLINKS
+            parent_fd = syscall.openat2(root_fd, above or "/", os.O_PATH | os.O_DIRECTORY, resolve)
+        except OSError:
+            # Somebody has renamed it: it is unmounted with the root, wherever it is then.
+            return False
+        try:
+            unmount(real, context, by=f"/proc/self/fd/{parent_fd}/{name}")
+        finally:
+            os.close(parent_fd)
+        return True
+
+    def _where(self) -> str:
+        return f"{self.target} inside" if self.root else self.target
+
+
+def check_kernel_knows(fstype: str) -> None:
+    """Raise StepFailed unless the kernel has the file system; asking it to mount would make it load a module."""
+    status = os.stat(KNOWN_FILE_SYSTEMS)
+    if (status.st_dev, status.st_ino, fstype) in _KNOWN:
+        return
+    with open(KNOWN_FILE_SYSTEMS, encoding="ascii", errors="replace") as file:
+        known = {line.split()[-1] for line in file if line.strip()}
+    if fstype not in known:
+        raise StepFailed(f"this kernel has no {fstype} file system", hint=f"load it as root: modprobe {fstype}")
+    _KNOWN.add((status.st_dev, status.st_ino, fstype))
+
+
+# File systems that the list was seen to name; one that the kernel loses again is not mounted, and mount(2) says so.
+_KNOWN: set[tuple[int, int, str]] = set()
+
+
+@dataclass(frozen=True)
+class FileSystem(MountStep):
+    """A new instance of a file system, such as proc or a tmpfs; options as in fstab(5)."""
+
+    kind: ClassVar[str] = "file-system"
+    fstype: str
+    source: str
+    options: str = ""
+
+    def check(self, context: Context) -> Note:
+        """The kernel has to have the file system."""
+        if not self._options().needs_mount_program and self.fstype != "auto":
+            check_kernel_knows(self.fstype)
+        return super().check(context)
+
+    def _options(self) -> mountoptions.MountOptions:
+        return mountoptions.parse(self.options)
+
+    def _mount(self, target_fd: int, context: Context) -> None:
+        options = self._options()
+        if options.needs_mount_program or self.fstype == "auto" or self.fstype in _WITH_HELPERS:
+            self._mount_by_program(target_fd, context)
+            return
+        syscall.mount(self.source, f"/proc/self/fd/{target_fd}", self.fstype, options.flags, options.data)
+
+    def _mount_by_program(self, target_fd: int, context: Context) -> None:
+        """Let mount(8) mount it at a place of ours, and move it onto the target, which it could not resolve safely."""
+        staging = _staging(context)
+        # A recovery that was killed has left it.
+        _clear(staging)
+        os.mkdir(staging, 0o700)
+        try:
+            argv = ["mount", "-t", self.fstype, "-o", self.options or "defaults", "--", self.source, staging]
+            outcome = run.call(argv, package="mount")
+            if outcome.status != 0:
+                raise StepFailed(f"mount of {self.source}: {outcome.reason()}")
+            tree_fd = syscall.open_tree(staging, 0)
+            try:
+                syscall.move_mount(tree_fd, target_fd, self.target)
+            finally:
+                os.close(tree_fd)
+        finally:
+            os.rmdir(staging)
+
+    def undo(self, context: Context) -> None:
+        """Unmount it, also where it was left half way."""
+        _clear(_staging(context))
+        super().undo(context)
+
+    def describe(self) -> str:
+        """One line."""
+        options = f" ({self.options})" if self.options else ""
+        return f"mount {self.fstype} on {self._where()}{options}"
+
+
+def _staging(context: Context) -> str:
+    """Where mount(8) mounts for a session."""
+    return os.path.join(context.session.places.mount_dir, f".{context.session.id}.staging")
+
+
+def _clear(staging: str) -> None:
+    if os.path.isdir(staging):
+        try_unmount(staging)
+        os.rmdir(staging)
+
+
+# File systems whose mount(8) needs a helper program of its own.
+_WITH_HELPERS = frozenset(("nfs", "nfs4", "cifs", "fuse", "ntfs", "ntfs-3g", "davfs", "sshfs"))
+
+
+@dataclass(frozen=True)
+class Bind(MountStep):
+    """A directory or a file of the host, seen inside the session; changes of its mounts stay on either side."""
+
+    kind: ClassVar[str] = "bind"
+    source: str
+    options: str = ""
+
+    def check(self, context: Context) -> Note:
+        """The source has to be there."""
+        if not os.path.exists(self.source):
+            raise StepFailed(
+                f"{self.source} does not exist on the host", hint="make it, or mend the line that names it"
+            )
+        if not self.root:
+            self._check_as_root()
+        return super().check(context)
+
+    def _check_as_root(self) -> None:
+        if not os.path.isdir(self.source):
+            raise StepFailed(f"{self.source} is not a directory", hint="mend the chroot's configuration")
+        if os.path.samefile(self.source, "/"):
+            raise StepFailed(
+                f"{self.source} is the host's own root", hint="name another directory, or put a union over it"
+            )
+
+    def _is_file(self) -> bool:
+        return not os.path.isdir(self.source)
+
+    def _mount(self, target_fd: int, context: Context) -> None:
+        options = mountoptions.parse(self.options)
+        recursive = syscall.AT_RECURSIVE if options.recursive else 0
+        tree_fd = syscall.open_tree(self.source, syscall.OPEN_TREE_CLONE | recursive)
+        try:
+            syscall.mount_setattr(
+                tree_fd,
+                set_=options.attributes,
+                # The kernel wants the old choice about access times cleared before it takes another.
+                clear=syscall.MOUNT_ATTR__ATIME if options.attributes & syscall.MOUNT_ATTR__ATIME else 0,
+                propagation=syscall.MS_PRIVATE,
+                recursive=options.recursive,
+            )
+            syscall.move_mount(tree_fd, target_fd, self.target)
+        finally:
+            os.close(tree_fd)
+
+    def describe(self) -> str:
+        """One line."""
+        read_only = " read-only" if "ro" in self.options.split(",") else ""
+        return f"bind {self.source}{read_only} to {self._where()}"

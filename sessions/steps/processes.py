@@ -1,0 +1,44 @@
+"""The step that sees to it that nobody lives in a session when it is taken down."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sessions.errors import StepFailed
+from sessions.linux import files, proc, syscall
+from sessions.steps.base import Context, Step
+
+
+@dataclass(frozen=True)
+class EndProcesses(Step):
+    """Nothing on the way up; on the way down every process rooted in the session is ended."""
+
+    kind: ClassVar[str] = "end-processes"
+    root: str
+
+    def do(self, context: Context) -> None:
+        """Nothing."""
+
+    def is_present(self, context: Context) -> bool:
+        """There is nothing to do again."""
+        return True
+
+    def undo(self, context: Context) -> None:
+        """End them; nobody is ended where nothing is mounted, since that would be somebody else's place."""
+        try:
+            with files.directory(self.root) as fd:
+                if not syscall.is_mount_root(fd):
+                    return
+                is_overlay = syscall.filesystem_type(fd) == syscall.OVERLAYFS_MAGIC
+        except FileNotFoundError:
+            return
+        place = proc.tree(os.path.realpath(self.root), owns_device=is_overlay)
+        left = proc.end_all(lambda: proc.rooted_in(place))
+        if left:
+            raise StepFailed(f"cannot end {proc.describe(left)}", hint="end it by hand, then end the session again")
+
+    def describe(self) -> str:
+        """One line."""
+        return f"(at the end: end the processes in {self.root})"

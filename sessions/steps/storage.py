@@ -1,0 +1,51 @@
+"""Steps that bring a source into being where it is more than a directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sessions.errors import StepFailed
+from sessions.linux import archive, trace
+from sessions.steps.base import Context, Note, Stage
+from sessions.steps.files import OwnedTree
+
+
+@dataclass(frozen=True)
+class UnpackedArchive(OwnedTree):
+    """A directory with the contents of a tar archive; with ``repack``, the archive is made anew from it at the end."""
+
+    kind: ClassVar[str] = "archive"
+    archive: str = ""
+    repack: bool = False
+
+    def check(self, context: Context) -> Note:
+        """The archive has to be usable, and the directory's name free."""
+        archive.compression_of(self.archive)
+        if not os.path.exists(self.archive):
+            raise StepFailed(f"{self.archive}: Failed to stat file: No such file or directory")
+        return super().check(context)
+
+    def do(self, context: Context) -> None:
+        """Make the directory and unpack into it."""
+        super().do(context)
+        archive.unpack(self.archive, self.path)
+
+    def undo(self, context: Context) -> None:
+        """Write the archive, if the session was up and it is its source; remove the directory only after that."""
+        temporary = f"{self.archive}.{context.session.stamp}"
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        if self.repack and context.succeeded and context.stage is Stage.STOP and self.is_present(context):
+            archive.repack(self.path, self.archive, temporary=temporary)
+            # Under its other name it is a leftover: half removed, it must never be packed again.
+            trace.point("rename", self.path)
+            os.rename(self.path, self._unnamed(context))
+            trace.point("renamed", self.path)
+        super().undo(context)
+
+    def describe(self) -> str:
+        """One line."""
+        again = ", and write it again at the end" if self.repack else ""
+        return f"unpack {self.archive} to {self.path}{again}"

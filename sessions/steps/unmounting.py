@@ -1,0 +1,111 @@
+"""Unmounting what may be busy: what lies below first, then whoever lives there, by force whoever stands there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from sessions.errors import StepFailed
+from sessions.linux import mountinfo, proc, syscall
+from sessions.steps.base import Context
+
+_PATIENCE_S = (0.001, 0.01, 0.1, 0.4)
+_MOST_LOOKS = 50
+
+
+def is_mounted(fd: int) -> bool:
+    """Whether the descriptor, which is closed, is the root of a mount."""
+    try:
+        return syscall.is_mount_root(fd)
+    finally:
+        os.close(fd)
+
+
+def unmount(path: str, context: Context, *, by: str = "") -> None:
+    """Unmount what is mounted at `path` (`by` is the same place, spelled so that no link can get in between).
+
+    If it is busy: unmount what lies below it, then end the processes rooted in it, then, only under force, those that
+    merely stand in it, and at last detach it lazily. Raises StepFailed, naming who holds it, without force.
+    """
+    name = by or path
+    if try_unmount(name):
+        return
+    _unmount_below(name, path)
+    if try_unmount(name):
+        return
+    place = proc.Tree(path, _device_of_overlay(name))
+    proc.end_all(lambda: proc.rooted_in(place))
+    if _try_unmount_patiently(name):
+        return
+    if not context.force:
+        holders = proc.standing_in(place)
+        who = f"held by {proc.describe(holders)}" if holders else "held by a process that cannot be seen from here"
+        raise StepFailed(
+            f"{path} cannot be unmounted: {who}", hint="let it leave (cd elsewhere, close the file), or use --force"
+        )
+    proc.end_all(lambda: proc.standing_in(place))
+    if not try_unmount(name):
+        syscall.umount(name, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+
+
+def try_unmount(path: str) -> bool:
+    """Unmount; False if it is busy, True also if nothing is mounted there."""
+    try:
+        syscall.umount(path)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+    return True
+
+
+def _try_unmount_patiently(name: str) -> bool:
+    """Give those who hold it for a moment only the time to go.
+
+    They are processes that look at the mount, as another session's end does, and children between fork and exec.
+    """
+    for pause_s in _PATIENCE_S:
+        if try_unmount(name):
+            return True
+        time.sleep(pause_s)
+    return try_unmount(name)
+
+
+def _unmount_below(name: str, path: str) -> None:
+    """Unmount what is mounted below `path`, the last first; no link is followed on the way there from `name`.
+
+    Where somebody renames directories meanwhile, mounts are not where they were a moment ago: look again.
+    """
+    top_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for _look in range(_MOST_LOOKS):
+            targets = [mount.target for mount in mountinfo.below(mountinfo.read(), path) if mount.target != path]
+            below = [target.removeprefix(path + "/").rpartition("/") for target in targets]
+            if not below or not all(_unmount_beneath(top_fd, above or ".", last) for above, _slash, last in below):
+                return
+    finally:
+        os.close(top_fd)
+
+
+def _unmount_beneath(top_fd: int, above: str, last: str) -> bool:
+    """Unmount `last` in the directory `above` beneath `top_fd`; False if it is busy."""
+    try:
+        resolve = syscall.RESOLVE_BENEATH | syscall.RESOLVE_NO_SYMLINKS
+        fd = syscall.openat2(top_fd, above, os.O_PATH | os.O_DIRECTORY, resolve)
+    except OSError:
+        return True
+    try:
+        return try_unmount(f"/proc/self/fd/{fd}/{last}")
+    finally:
+        os.close(fd)
+
+
+def _device_of_overlay(name: str) -> int | None:
+    """The device that an overlay has for itself; None for what is no overlay."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev if syscall.filesystem_type(fd) == syscall.OVERLAYFS_MAGIC else None
+    finally:
+        os.close(fd)
