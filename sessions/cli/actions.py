@@ -1,0 +1,272 @@
+"""What the schroot command does with sessions: automatic ones, begin, run, recover, end; and with plain chroots."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+
+from sessions import lifecycle, relay, users
+from sessions.cli import options as cli
+from sessions.cli.selection import Selection, Target
+from sessions.cli.telling import FAILED, Caught, Failed, put, tell, tell_error
+from sessions.config.configuration import Configuration
+from sessions.engine import Settings
+from sessions.enter import Child, Request
+from sessions.errors import (
+    CannotEnter,
+    ConfigError,
+    Interrupted,
+    InUse,
+    NotFound,
+    SessionExists,
+    SessionsError,
+    SetupFailed,
+    StepFailed,
+    Stuck,
+)
+from sessions.linux import signals
+from sessions.model import Chroot, Places, Plain
+from sessions.newsession import Wish
+
+_RANDOM_UUID = "/proc/sys/kernel/random/uuid"
+
+
+def perform(options: cli.Options, configuration: Configuration, places: Places, *, has_output: bool) -> int:
+    """Act on everything selected, in turn; the status of the last.
+
+    An error of ours, though not a command that fails, keeps the rest from being acted on.
+    """
+    selection = Selection(options, configuration, places)
+    targets = selection.targets()
+    if options.action == cli.BEGIN and selection.is_plain(options.session_name):
+        raise SessionsError(f"{options.session_name}: Invalid session name")
+    actions = _Actions(options, places, has_output=has_output)
+    if options.settings:
+        targets = [actions.customised(target) for target in targets]
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _catch)
+    status = 0
+    for target in targets:
+        status = actions.act(target)
+    return status
+
+
+def _catch(signum: int, _frame: FrameType | None) -> None:
+    raise Caught(_name(signum))
+
+
+def _name(signum: int) -> str:
+    return signal.strsignal(signum) or str(signum)
+
+
+def _new_id(chroot: Chroot) -> str:
+    with open(_RANDOM_UUID, encoding="ascii") as file:
+        return f"{chroot.name}-{file.read().strip()}"
+
+
+class _Actions:
+    """The actions of one command line on one target."""
+
+    def __init__(self, options: cli.Options, places: Places, *, has_output: bool) -> None:
+        self._options = options
+        self._places = places
+        self._has_output = has_output
+        caller = users.caller()
+        self._request = Request(
+            argv=tuple(options.command),
+            caller=caller,
+            # Not the caller as it is: inside, it has the groups that the host's databases give it.
+            user=users.find(options.user or caller.name),
+            environment=dict(os.environ),
+            working_directory=relay.working_directory(),
+            directory=options.directory,
+            shell=options.shell,
+            preserve_environment=options.preserve_environment,
+            verbosity=options.verbosity,
+            say=tell,
+        )
+
+    def customised(self, target: Target) -> Target:
+        """The target with the keys that --option sets, each of which its chroot has to permit."""
+        from dataclasses import replace
+
+        from sessions import keys, store
+        from sessions.config import custom
+
+        if target.chroot:
+            chroot = target.chroot
+        else:
+            with store.open_session(self._places, target.name, for_marks=False) as journal:
+                chroot = journal.session.chroot
+        permitted, lists = {*chroot.user_modifiable_keys}, "user-modifiable-keys"
+        if 0 in (self._request.caller.uid, self._request.user.uid):
+            permitted, lists = {*permitted, *chroot.root_modifiable_keys}, f"{lists} or root-modifiable-keys"
+        values: dict[str, str] = {}
+        for setting in self._options.settings:
+            key, equals, value = setting.partition("=")
+            if key not in permitted:
+                text = f"Configuration key ‘{key}’ is not permitted to be modified."
+                raise SessionsError(text, hint=f"The key is not present in {lists}")
+            if not keys.is_custom(key):
+                raise SessionsError(f"Configuration key name ‘{key}’ is not a permitted name.")
+            try:
+                values.setdefault(key, custom.check_value(key, value if equals else key))
+            except ValueError as error:
+                raise SessionsError(f"{key}: {error}") from None
+        if not target.chroot:  # a session has its own already; schroot too only looks whether it might
+            return target
+        return target._replace(chroot=replace(chroot, custom=tuple(sorted({**dict(chroot.custom), **values}.items()))))
+
+    def act(self, target: Target) -> int:
+        """Do it; the exit status."""
+        action, chroot = self._options.action, target.chroot
+        if chroot is None:
+            return self._act_on_session(target.name)
+        if isinstance(chroot.source, Plain):
+            return self._act_on_plain(chroot)
+        if action == cli.AUTOMATIC:
+            return self._automatic(chroot, target.name)
+        if action != cli.BEGIN:
+            raise NotFound("", (target.word,))
+        self._begin_and_print(chroot, target.name)
+        return 0
+
+    def _act_on_plain(self, chroot: Chroot) -> int:
+        """A plain chroot can be run in, always under its own name; to begin, recover or end it is nothing."""
+        if self._options.action == cli.BEGIN:
+            put(f"{chroot.name}\n")
+        if self._options.action not in (cli.AUTOMATIC, cli.RUN):
+            return 0
+        return self._wait(
+            lifecycle.running_plain(self._places, chroot, chroot.name, self._request, guard=relay.signals_blocked)
+        )
+
+    def _act_on_session(self, session_id: str) -> int:
+        if self._options.action == cli.RUN:
+            return self._wait(
+                lifecycle.running(self._places, session_id, self._request, guard=relay.signals_blocked)
+            )  # fmt: skip
+        if self._options.action == cli.RECOVER:
+            with self._stage(session_id, "setup-recover"):
+                lifecycle.recover(self._places, session_id, Settings(tell))
+        else:
+            self._end(session_id)
+        return 0
+
+    def _wait(self, running: AbstractContextManager[Child]) -> int:
+        """Start the command and wait for it; its status."""
+        try:
+            with running as child:
+                status = relay.wait(child.pid)
+        except CannotEnter as error:
+            tell_error(error)
+            return FAILED
+        if status < 0:
+            if not self._options.is_quiet:
+                tell("E", f"Child terminated by signal ‘{_name(-status)}’")
+            raise Failed
+        return status
+
+    def _automatic(self, chroot: Chroot, name: str) -> int:
+        """A session for one command, ended whatever happens; the status is the command's, if it is not 0 in vain."""
+        session_id = _new_id(chroot)
+        with relay.signals_blocked():
+            self._begin(chroot, name, session_id, automatic=True)
+            try:
+                status = self._wait(lifecycle.running(self._places, session_id, self._request))
+            except BaseException:
+                self._end_again(session_id)
+                raise
+            if not self._end_again(session_id):
+                raise Failed(status or FAILED)
+        return status
+
+    def _begin_and_print(self, chroot: Chroot, name: str) -> None:
+        """Begin a session that lasts, and print its name; a session whose name nobody has got is ended again."""
+        if not self._has_output:
+            raise SessionsError("standard output is closed, and nobody would learn the name of the session")
+        session_id = self._options.session_name or _new_id(chroot)
+        with relay.signals_blocked():
+            self._begin(chroot, name, session_id, automatic=False)
+            if signals.pending() is not None:  # which will be told of as soon as signals are let through
+                self._end_again(session_id)
+                return
+            try:
+                put(f"{session_id}\n")
+            except OSError as error:
+                self._end_again(session_id)
+                text = f"the session's name could not be written: {error.strerror}"
+                raise SessionsError(f"{session_id}: {text}; the session has been ended again") from None
+            # The name is out, so this was a success: a signal that comes now comes too late.
+            _drop_pending_signals()
+
+    def _begin(self, chroot: Chroot, name: str, session_id: str, *, automatic: bool) -> None:
+        request = self._request
+        wish = Wish(request.caller, request.user, session_id, automatic, self._options.verbosity)
+        with self._stage(session_id, "setup-start"):
+            lifecycle.begin(self._places, chroot, name, wish, Settings(tell))
+
+    def _end(self, session_id: str) -> None:
+        """End a session, and what runs inside; one that somebody else has ended meanwhile is ended."""
+        force = self._options.force
+        with self._stage(session_id, "setup-stop"):
+            try:
+                try:
+                    lifecycle.end(self._places, session_id, Settings(tell))
+                    return
+                except InUse as error:
+                    if not self._options.is_quiet:
+                        tell("W", error.text)
+                except Stuck:
+                    if not force:
+                        raise
+                lifecycle.end(self._places, session_id, Settings(tell, force=force), kill_commands=True)
+            except NotFound:
+                pass
+
+    def _end_again(self, session_id: str) -> bool:
+        """End a session that we have begun; whether all of it is gone, of which has otherwise been told."""
+        try:
+            with self._stage(session_id, "setup-stop"):
+                lifecycle.end(self._places, session_id, Settings(tell), kill_commands=True)
+        except NotFound:
+            pass
+        except Failed:
+            return False
+        except SessionsError as error:
+            tell_error(error)
+            return False
+        return True
+
+    @contextmanager
+    def _stage(self, session_id: str, stage: str) -> Iterator[None]:
+        """Tell of a session that cannot be set up, recovered or ended as schroot tells of its setup scripts."""
+        try:
+            yield
+        except SessionExists:
+            file = f"{self._places.journal_dir}/{session_id}"
+            text = f"Failed to lock chroot: {file}: Failed to write session file: File exists"
+            raise SessionsError(f"{session_id}: {text}") from None
+        except Interrupted as error:
+            tell("E", error.text)
+            tell("E", f"Caught signal ‘{_name(error.signum)}’")
+            _drop_pending_signals()
+            raise Failed from None
+        except (SetupFailed, StepFailed, ConfigError, Stuck) as error:
+            reasons = error.steps if isinstance(error, Stuck) else (error.text,)
+            for reason in reasons:
+                tell("E", reason.removeprefix(f"session {session_id} could not be set up: "))
+            if error.hint:
+                tell("I", error.hint)
+            if not self._options.is_quiet:
+                tell("E", f"{session_id}: Chroot setup failed: stage={stage}")
+            raise Failed from None
+
+
+def _drop_pending_signals() -> None:
+    while signal.sigtimedwait(relay.PASSED_ON, 0):
+        pass

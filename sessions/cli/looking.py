@@ -1,0 +1,240 @@
+"""The subcommands that change nothing: list, show, chroots, plan, config."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from sessions import lifecycle, names, records, store, users
+from sessions.config.load import Configuration, load
+from sessions.errors import NotFound, SessionsError
+from sessions.journal import Journal
+from sessions.keys import KEYS, is_legal, value_of
+from sessions.keytypes import show as shown
+from sessions.linux import proc
+from sessions.model import Chroot, Places
+from sessions.newsession import HOST, Wish
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_places = click.make_pass_decorator(Places)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as they have to be; heads only for people."""
+    lines = [list(row) for row in rows]
+    if sys.stdout.isatty():
+        lines.insert(0, list(heads))
+    widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(heads))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@click.command(name="list")
+@_json
+@_places
+def list_(places: Places, as_json: bool) -> int:
+    """List the sessions there are, each with its chroot, state, owner and place."""
+    found = list(lifecycle.listed(places))
+    sessions = [item for item in found if isinstance(item, lifecycle.Listed)]
+    errors = [item for item in found if isinstance(item, SessionsError)]
+    if as_json:
+        _print_json({"sessions": [_record(item) for item in sessions], "errors": [str(error) for error in errors]})
+    else:
+        _print_table(
+            ("SESSION", "CHROOT", "STATE", "OWNER", "LOCATION"),
+            (
+                (
+                    item.journal.session.id,
+                    _chroot_name(item.journal),
+                    item.state,
+                    _owner(item.journal),
+                    item.journal.session.path,
+                )
+                for item in sessions
+            ),
+        )
+        for error in errors:
+            click.echo(f"sessions: {error}", err=True)
+    return 125 if errors else 0
+
+
+def _chroot_name(journal: Journal) -> str:
+    chroot = journal.session.chroot
+    return f"source:{chroot.name}" if chroot.is_source else chroot.name
+
+
+def _owner(journal: Journal) -> str:
+    owner = journal.session.owner
+    return f"pid {owner.pid}" if owner else "-"
+
+
+def _record(item: lifecycle.Listed) -> dict[str, Any]:
+    session = item.journal.session
+    return {
+        "id": session.id,
+        "chroot": session.chroot.name,
+        "source": session.chroot.is_source,
+        "state": str(item.state),
+        "owner": records.encode(session.owner) if session.owner else None,
+        "user": session.user.name,
+        "caller": session.caller.name,
+        "created_ns": session.created_ns,
+        "location": session.path,
+        "stuck": [
+            {"step": item.journal.plan[index].describe(), "reason": reason}
+            for index, reason in sorted(item.journal.reasons.items())
+            if item.journal.states[index] == "stuck"
+        ],
+    }
+
+
+@click.command()
+@click.argument("session")
+@_json
+@_places
+def show(places: Places, session: str, as_json: bool) -> None:
+    """Show one session, with every step that was taken for it."""
+    asked = names.split(session, names.SESSION)
+    with store.open_session(places, asked.name, for_marks=False) as journal:
+        item = lifecycle.Listed(journal, lifecycle.state_of(places, journal, proc.boot_id()))
+    steps = [
+        {"step": step.describe(), "state": str(state), "record": records.encode(step)}
+        for step, state in zip(journal.plan, journal.states, strict=True)
+    ]
+    if as_json:
+        _print_json({**_record(item), "session": records.encode(journal.session), "steps": steps})
+        return
+    created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(journal.session.created_ns / 1e9))
+    rows = [
+        ("Session", journal.session.id),
+        ("Chroot", _chroot_name(journal)),
+        ("State", str(item.state)),
+        ("Owner", _owner(journal)),
+        ("Begun", f"{created} by {journal.session.caller.name}"),
+        ("Location", journal.session.path),
+        ("Layer", journal.session.overlay_directory or "-"),
+        ("Journal", journal.path),
+    ]
+    for label, value in rows:
+        click.echo(f"{label:<10}{value}")
+    click.echo("Steps")
+    for step, state, index in zip(journal.plan, journal.states, range(len(steps)), strict=True):
+        word = str(state) if step.is_marked else "in the layer"
+        reason = f": {journal.reasons[index]}" if state == "stuck" else ""
+        click.echo(f"  {word:<14}{step.describe()}{reason}")
+
+
+@click.command()
+@_json
+@_places
+def chroots(places: Places, as_json: bool) -> None:
+    """List the chroots that sessions can be begun of."""
+    configuration = load(places)
+    found = [configuration.chroots[name] for name in sorted(configuration.chroots)]
+    if HOST.name not in configuration.chroots:
+        found.append(HOST)
+    if as_json:
+        _print_json({"chroots": [_chroot_record(chroot) for chroot in found], "problems": _problems(configuration)})
+        return
+    _print_table(
+        ("CHROOT", "TYPE", "UNION", "ALIASES", "DESCRIPTION"),
+        (
+            (
+                chroot.name,
+                chroot.source.kind,
+                chroot.union.type if chroot.union.is_used else "-",
+                ",".join(chroot.aliases) or "-",
+                chroot.description,
+            )
+            for chroot in found
+        ),
+    )
+    errors = [problem for problem in configuration.problems if problem.severity == "error"]
+    if errors:
+        click.echo(f"sessions: {len(errors)} errors in the configuration; see: sessions config check", err=True)
+
+
+def _chroot_record(chroot: Chroot) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": chroot.name}
+    for key in KEYS:
+        if is_legal(key, type(chroot.source)) and key.status.value in ("current", "native") and not key.internal:
+            values[key.name] = value_of(chroot, key)
+    values.update(dict(chroot.custom))
+    return values
+
+
+def _problems(configuration: Configuration) -> list[dict[str, Any]]:
+    return [asdict(problem) for problem in configuration.problems]
+
+
+@click.command()
+@click.argument("chroot")
+@_json
+@_places
+def plan(places: Places, chroot: str, as_json: bool) -> None:
+    """Print every step that beginning a session would take; nothing is touched."""
+    found, selected = lifecycle.find_chroot(load(places), chroot, with_host=True)
+    caller = users.caller()
+    session, steps = lifecycle.plan(places, found, selected, Wish(caller, caller, f"{found.name}-SESSION"))
+    if as_json:
+        _print_json(
+            {
+                "session": records.encode(session),
+                "steps": [{"step": step.describe(), "record": records.encode(step)} for step in steps],
+            }
+        )
+        return
+    for number, step in enumerate(steps, 1):
+        click.echo(f"{number:>3}  {step.describe()}")
+
+
+@click.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command()
+@_json
+@_places
+def check(places: Places, as_json: bool) -> int:
+    """Report everything that is wrong, with file, line, reason and remedy."""
+    configuration = load(places)
+    if as_json:
+        _print_json({"problems": _problems(configuration), "chroots": sorted(configuration.chroots)})
+    else:
+        for problem in configuration.problems:
+            click.echo(f"{problem.severity}: {problem}")
+        click.echo(f"{len(configuration.chroots)} chroots can be used, {len(configuration.problems)} problems")
+    return 125 if any(problem.severity == "error" for problem in configuration.problems) else 0
+
+
+@config.command(name="show")
+@click.argument("chroot")
+@_json
+@_places
+def show_config(places: Places, chroot: str, as_json: bool) -> None:
+    """Show every value of a chroot, and where it comes from."""
+    configuration = load(places)
+    found, _selected = lifecycle.find_chroot(configuration, chroot, with_host=True)
+    if found is not HOST and found.name not in configuration.chroots:
+        raise NotFound(f"{chroot}: no such chroot", (chroot,))
+    origins = configuration.origins.get(found.name, {}) if found is not HOST else {}
+    values = _chroot_record(found)
+    places_of = {key: f"{origins[key][0]}:{origins[key][1]}" if key in origins else "default" for key in values}
+    if as_json:
+        _print_json({key: {"value": value, "from": places_of[key]} for key, value in values.items()})
+        return
+    _print_table(("KEY", "FROM", "VALUE"), ((key, places_of[key], shown(value)) for key, value in values.items()))
+
+
+COMMANDS = (list_, show, chroots, plan, config)

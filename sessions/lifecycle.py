@@ -1,0 +1,340 @@
+"""What can be done with sessions: plan, begin, enter, end, recover. Both commands and the Python API stand on this."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+
+from sessions import engine, names, setupd, store
+from sessions import enter as entering
+from sessions.config.configuration import Configuration
+from sessions.config.load import load_cached
+from sessions.engine import Settings
+from sessions.errors import (
+    Interrupted,
+    InUse,
+    NeedsRoot,
+    NotFound,
+    SessionExists,
+    SessionNotUsable,
+    SessionsError,
+    SetupFailed,
+    StepFailed,
+    Stuck,
+)
+from sessions.journal import Journal, State, create
+from sessions.linux import proc
+from sessions.locks import is_locked, session_lock
+from sessions.model import Chroot, Places, Plain, Session
+from sessions.newsession import HOST, Wish, new_session
+from sessions.steps import Step
+
+
+def need_root() -> None:
+    """Raise NeedsRoot unless this process may mount and change its root."""
+    if os.geteuid() != 0:
+        raise NeedsRoot(
+            "sessions are begun, entered and ended by root", hint="run this as root, with sudo for instance"
+        )
+
+
+def find_chroot(configuration: Configuration, word: str, *, with_host: bool) -> tuple[Chroot, str]:
+    """The chroot that ``[chroot:|source:]NAME`` asks for, and the name alone.
+
+    `with_host` adds the built-in chroot of the running system, which a configured chroot of that name replaces.
+    """
+    asked = names.split(word, names.CHROOT)
+    if asked.namespace == names.SESSION:
+        raise NotFound(f"{word} is a session, not a chroot", (word,), hint=f"sessions exec {asked.name}")
+    try:
+        return configuration.find(asked.namespace, asked.name), asked.name
+    except NotFound:
+        if with_host and asked == (names.CHROOT, HOST.name):
+            return HOST, asked.name
+        raise
+
+
+def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tuple[Session, list[Step]]:
+    """The session that a begin would make, and every step it would take; nothing is touched."""
+    if isinstance(chroot.source, Plain):
+        raise SessionNotUsable(
+            f"{chroot.name} is a plain chroot, which has no sessions",
+            hint="set its type to directory in the configuration",
+        )
+    session = new_session(places, chroot, selected_name, wish)
+    return session, setupd.plan(session)
+
+
+def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
+    """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
+    need_root()
+    store.prepare(places)
+    session, steps = plan(places, chroot, selected_name, wish)
+    with session_lock(places.lock_dir, session.id, signals_wait=True):
+        if store.exists(places, session.id):
+            raise SessionExists(session.id)
+        with _create(places, session, steps) as journal:
+            try:
+                engine.up(journal, settings)
+                if session.owner is None:
+                    _sync(journal)
+            except BaseException as error:
+                stuck = engine.down(journal, settings)
+                raise _setup_failed(session, error, stuck) from error
+    return session
+
+
+def _create(places: Places, session: Session, steps: list[Step]) -> Journal:
+    try:
+        return create(places.journal_dir, session, steps)
+    except OSError as error:
+        raise SessionsError(
+            f"cannot write the journal of session {session.id} in {places.journal_dir}: {error.strerror}",
+            hint="make room there, or make it writable; nothing has been changed",
+        ) from error
+
+
+def _sync(journal: Journal) -> None:
+    """A session that is there for its caller is there after a power cut."""
+    journal.sync()
+    layer = journal.session.overlay_directory or journal.session.unpack_directory
+    if layer and os.path.isdir(os.path.dirname(layer)):
+        fd = os.open(os.path.dirname(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _setup_failed(session: Session, error: BaseException, stuck: list[str]) -> BaseException:
+    """The error to raise for a begin or recover that failed, with what could not be undone."""
+    if not isinstance(error, SessionsError | OSError):
+        return error
+    text = str(error)
+    if stuck:
+        text += f"; and left behind, since it could not be undone: {'; '.join(stuck)}"
+    if isinstance(error, Interrupted):
+        return Interrupted(error.signum, text)
+    hint = f"mend that, then: sessions end {session.id}" if stuck else ""
+    return SetupFailed(f"session {session.id} could not be set up: {text}", hint=hint)
+
+
+@contextmanager
+def running(
+    places: Places,
+    session_id: str,
+    request: entering.Request,
+    descriptors: tuple[int, int, int] = (0, 1, 2),
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[entering.Child]:
+    """Start a command inside a session; for as long as the block lasts, `end` knows that somebody's command runs.
+
+    The session's lock is held until the command has changed its root, so that `end` cannot pull the tree away in
+    between. `guard` is entered once the lock is there, and left at the end: for a caller that must not lose a signal
+    from the moment there is a child, and must be able to be interrupted before. Raises NotFound, SessionNotUsable or
+    CannotEnter.
+    """
+    need_root()
+    # Asked for first, so that a name without a session does not make a lock.
+    store.find(places, session_id)
+    with ExitStack() as stack:
+        with session_lock(places.lock_dir, session_id):
+            journal = stack.enter_context(store.open_session(places, session_id, for_marks=False))
+            _check_usable(journal)
+            fcntl.flock(journal.fd, fcntl.LOCK_SH)
+            stack.enter_context(guard())
+            prepared = entering.prepare(journal.session, request)
+            child = entering.spawn(journal.session, prepared, descriptors)
+        yield child
+
+
+@contextmanager
+def running_plain(
+    places: Places,
+    chroot: Chroot,
+    selected_name: str,
+    request: entering.Request,
+    descriptors: tuple[int, int, int] = (0, 1, 2),
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[entering.Child]:
+    """Start a command in a plain chroot: its directory itself, with no session, no lock and nothing to undo.
+
+    `guard` is as for :func:`running`. Raises CannotEnter.
+    """
+    need_root()
+    session = _plain_session(places, chroot, selected_name, request)
+    with guard():
+        yield entering.spawn(session, entering.prepare(session, request), descriptors)
+
+
+def _plain_session(places: Places, chroot: Chroot, selected_name: str, request: entering.Request) -> Session:
+    """What stands for a plain chroot where a session is wanted; it has no journal, and ends with the command."""
+    assert isinstance(chroot.source, Plain)
+    return Session(
+        id=chroot.name,
+        stamp="",
+        chroot=chroot,
+        selected_name=selected_name,
+        caller=request.caller,
+        user=request.user,
+        owner=None,
+        created_ns=0,
+        boot_id="",
+        mount_namespace=0,
+        places=places,
+        location=chroot.source.directory,
+        path=chroot.source.directory,
+    )
+
+
+def _check_usable(journal: Journal) -> None:
+    """Raise SessionNotUsable unless commands can be run in the session, from this mount namespace."""
+    session_id = journal.session.id
+    state = journal.state(boot_id=proc.boot_id(), is_locked=False)
+    if state is State.DOWN:
+        raise SessionNotUsable(
+            f"session {session_id} has been down since the machine was restarted", hint=f"sessions recover {session_id}"
+        )
+    if state is not State.UP:
+        raise SessionNotUsable(
+            f"session {session_id} is {state}: it was left half way", hint=f"sessions end {session_id}"
+        )
+    _check_namespace(journal)
+
+
+def _check_namespace(journal: Journal) -> None:
+    """Raise SessionNotUsable if the session's mounts live in another mount namespace than ours.
+
+    A namespace that nobody is in any more is gone with all its mounts, and so is another boot's.
+    """
+    if journal.mount_namespace == proc.mount_namespace() or journal.boot_id != proc.boot_id():
+        return
+    inside = proc.in_mount_namespace(journal.mount_namespace)
+    if inside:
+        raise SessionNotUsable(
+            f"session {journal.session.id} lives in another mount namespace, that of process {inside[0]}",
+            hint=f"nsenter --mount --target {inside[0]} sessions ...",
+        )
+
+
+def end(places: Places, session_id: str, settings: Settings, *, kill_commands: bool = False) -> None:
+    """End a session; one that is gone meanwhile is success.
+
+    Raises InUse while a command of somebody runs inside, unless `kill_commands` or force says otherwise, and Stuck if
+    something could not be undone: the rest is, and ending it again is possible.
+    """
+    need_root()
+    store.find(places, session_id)
+    with session_lock(places.lock_dir, session_id, signals_wait=True):
+        try:
+            journal = store.open_session(places, session_id, for_marks=True)
+        except NotFound:
+            return
+        with journal:
+            _check_namespace(journal)
+            if not (kill_commands or settings.force):
+                _check_nobody_inside(journal)
+            _down(journal, settings)
+
+
+def _check_nobody_inside(journal: Journal) -> None:
+    """Raise InUse while somebody's command runs: whoever runs one holds a shared lock on the journal."""
+    try:
+        fcntl.flock(journal.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        session = journal.session
+        place = proc.tree(os.path.realpath(session.location), owns_device=session.chroot.union.is_used)
+        inside = proc.rooted_in(place)
+        who = proc.describe(inside) if inside else "a command that is just starting or ending"
+        raise InUse(
+            f"session {session.id} is in use: {who}", hint=f"wait for it, or: sessions end --force {session.id}"
+        ) from None
+
+
+def recover(places: Places, session_id: str, settings: Settings) -> None:
+    """Bring a session back up after a reboot, or mend one whose mounts are gone; harmless on one that is up.
+
+    A session whose layer was on a tmpfs, and an automatic one whose owner is gone, is ended instead, and `settings.say`
+    told why.
+    """
+    need_root()
+    store.find(places, session_id)
+    with (
+        session_lock(places.lock_dir, session_id, signals_wait=True),
+        store.open_session(places, session_id, for_marks=True) as journal,
+    ):
+        _recover(journal, settings)
+
+
+def _recover(journal: Journal, settings: Settings) -> None:
+    session_id, boot_id = journal.session.id, proc.boot_id()
+    _check_namespace(journal)
+    reason = _why_not_recoverable(journal, boot_id)
+    if reason:
+        settings.say("W", f"session {session_id} cannot be recovered and is ended: {reason}")
+        _down(journal, settings)
+        return
+    if journal.state(boot_id=boot_id, is_locked=False) is State.BROKEN:
+        raise SessionNotUsable(
+            f"session {session_id} is broken: it was left half way", hint=f"sessions end {session_id}"
+        )
+    try:
+        engine.recover(journal, settings, boot_id=boot_id, mount_namespace=proc.mount_namespace() or 0)
+    except (StepFailed, OSError) as error:
+        raise SetupFailed(
+            f"session {session_id} could not be recovered: {error}", hint=f"or end it: sessions end {session_id}"
+        ) from error
+
+
+def _down(journal: Journal, settings: Settings) -> None:
+    """Take a session down; raises Stuck if something could not be undone."""
+    stuck = engine.down(journal, settings)
+    if stuck:
+        session_id = journal.session.id
+        raise Stuck(
+            f"session {session_id} could not be ended wholly: {'; '.join(stuck)}",
+            stuck,
+            hint=f"mend that, then again: sessions end {session_id}",
+        )
+
+
+def _why_not_recoverable(journal: Journal, boot_id: str) -> str:
+    """Why a session from before a reboot can only be ended; empty if it can be recovered."""
+    if journal.boot_id == boot_id:
+        return ""
+    if journal.session.chroot.union.is_used and journal.session.chroot.union.overlay_storage == "tmpfs":
+        return "its layer was on a tmpfs, which the restart of the machine has emptied"
+    if journal.session.owner is not None:
+        return "it was automatic, and the command it was for is gone"
+    return ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A session as `list` and `show` know it."""
+
+    journal: Journal
+    state: State
+
+
+def listed(places: Places) -> Iterator[Listed | SessionsError]:
+    """Every session with its state, or the error its journal gave, in the order of their names."""
+    boot_id = proc.boot_id()
+    for journal in store.read_all(places):
+        if isinstance(journal, SessionsError):
+            yield journal
+        else:
+            yield Listed(journal, state_of(places, journal, boot_id))
+
+
+def state_of(places: Places, journal: Journal, boot_id: str) -> State:
+    """The state of a session at this moment."""
+    return journal.state(boot_id=boot_id, is_locked=is_locked(places.lock_dir, journal.session.id))
+
+
+def load(places: Places) -> Configuration:
+    """The configuration, from memory while no file of it has changed."""
+    return load_cached(places)

@@ -1,0 +1,75 @@
+"""What a stock setup script is written with: the session, the steps it may plan, and ``main`` for use from a shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from sessions.environ import is_purged
+from sessions.errors import SessionsError, StepFailed
+from sessions.model import Directory, File, Host, HostMount, Plain, Session
+from sessions.steps import Stage, Step
+from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
+from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
+from sessions.steps.overlay import Overlay
+from sessions.steps.processes import EndProcesses
+from sessions.steps.storage import UnpackedArchive
+
+__all__ = [
+    "Bind",
+    "CopyDatabases",
+    "CopyFile",
+    "Directory",
+    "EndProcesses",
+    "File",
+    "FileSystem",
+    "Host",
+    "HostMount",
+    "MakeLink",
+    "MountPoint",
+    "Overlay",
+    "OwnedTree",
+    "Plain",
+    "PrivateDirectory",
+    "Session",
+    "Step",
+    "StepFailed",
+    "UnpackedArchive",
+    "WriteFile",
+    "is_purged",
+    "main",
+    "private_mounts",
+]
+
+Plan = Callable[[Session], Iterator[Step]]
+
+
+def private_mounts(session: Session) -> PrivateDirectory:
+    """The step that has to come before the first mount below the runtime directory."""
+    return PrivateDirectory(session.places.mount_dir)
+
+
+def main(plan: Plan) -> None:
+    """Run a stock script as an executable: ``SCRIPT STAGE ok|fail`` with schroot's environment, or ``SCRIPT plan``."""
+    from sessions import engine, fromshell
+
+    name = os.path.basename(sys.argv[0])
+    word, status = [*sys.argv[1:], "", ""][:2]
+    try:
+        if word != "plan" and word not in tuple(Stage):
+            raise SessionsError(f"usage: {name} plan | setup-start|setup-recover|setup-stop ok|fail")
+        session = fromshell.session(os.environ)
+        steps = list(plan(session))
+        if word == "plan":
+            for step in steps:
+                print(step.describe())
+        else:
+            engine.perform(session, steps, Stage(word), engine.Settings(_say), succeeded=status != "fail")
+    except SessionsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _say(letter: str, line: str) -> None:
+    print(line, file=sys.stdout if letter == "I" else sys.stderr)

@@ -1,0 +1,40 @@
+"""Users of the host, looked up through its name service before any root is changed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from sessions.errors import UnknownUser
+from sessions.model import Identity
+
+
+def find(name: str) -> Identity:
+    """The user called `name`, with the groups the host's databases give; raises UnknownUser."""
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise UnknownUser(name) from None
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Identity(
+        entry.pw_uid, entry.pw_gid, entry.pw_name, _group(entry.pw_gid), groups, entry.pw_dir, entry.pw_shell
+    )
+
+
+def caller() -> Identity:
+    """The user this process runs as, with the gid and the groups the process has; raises UnknownUser."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        raise UnknownUser(str(os.getuid())) from None
+    gid = os.getgid()
+    return Identity(entry.pw_uid, gid, entry.pw_name, _group(gid), tuple(os.getgroups()), entry.pw_dir, entry.pw_shell)
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
