@@ -1,0 +1,266 @@
+"""How fast sessions are, beside Debian's schroot and beside the raw system calls: `python -m tests.bench.bench`.
+
+Needs root, Debian's package schroot for the comparison and busybox-static (or a Debian tree in $SESSIONS_TEST_CACHE)
+for the chroot. Everything happens in mount namespaces of its own and in one directory in /var/tmp, which is removed.
+All are measured in turn in one run, so that noise hits all alike. Times are medians and minima; what counts is ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench import contenders
+from tests.bench.contenders import PROFILES, Program
+from tests.bench.worker import NotMeasured, Worker, leave_namespace, make_disk
+
+DEFAULT_ROUNDS = 15
+# Where the machine is busy, or slow, the default number of rounds is cut short.
+BUDGET_S = 50.0
+# On a disk: an overlay's layer on a tmpfs costs nothing to sync.
+WORK_PARENT = "/var/tmp"
+PARTS = ("cycle", "begin", "run", "end")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio of two medians that is not to be exceeded."""
+
+    words: str
+    case: str
+    to: str
+    limit: float
+
+
+TARGETS = (
+    Target("warm API cycle against the raw system calls", "api cycle", "floor cycle", 2.0),
+    Target("schroot -c X -- true against Debian's", "drop-in cycle", "debian cycle", 0.6),
+    Target("sessions run X -- true against Debian's schroot -c", "native cycle", "debian cycle", 0.6),
+)
+
+
+@dataclass
+class Results:
+    """All times in microseconds by profile and case, and why what is missing is missing."""
+
+    times: dict[str, dict[str, list[float]]] = field(default_factory=lambda: {profile: {} for profile in PROFILES})
+    missing: dict[str, str] = field(default_factory=dict)
+    disk: str = ""
+
+    def ratio(self, profile: str, case: str, to: str, of: Callable[[list[float]], float]) -> float | None:
+        """One case by another; `of` is what is taken of each case's times."""
+        times = self.times[profile]
+        return of(times[case]) / of(times[to]) if case in times and to in times else None
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there were."""
+        return max((len(values) for cases in self.times.values() for values in cases.values()), default=0)
+
+
+def measure(work: str, rounds: int, budget_s: float, programs: list[Program], debian: Program | None) -> Results:
+    """All rounds; the first, in which everything is loaded and compiled, does not count."""
+    leave_namespace()
+    results = Results(disk=make_disk(work))
+    ground = contenders.lay_ground(work)
+    makers: dict[str, Callable[[], Any]] = {
+        "floor": partial(contenders.Floor, ground),
+        "api": partial(contenders.Api, ground),
+        "own": partial(contenders.Own, ground, programs),
+    }
+    if debian:
+        makers["debian"] = partial(contenders.Debian, ground, debian)
+    workers: dict[str, Worker] = {}
+    try:
+        for name, make in makers.items():
+            workers[name] = Worker(make)
+        start = time.monotonic()
+        for number in range(rounds + 1):
+            if number > 1 and time.monotonic() - start > budget_s:
+                break
+            for profile in PROFILES:
+                for name in [name for name in workers if name not in results.missing]:
+                    _ask(workers[name], name, profile, results, counts=number > 0)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results
+
+
+def apart(measuring: Callable[[], Results]) -> Results:
+    """:func:`measure` in a process of its own, so that all it has mounted is gone with it; raises NotMeasured."""
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            os.close(read_fd)
+            answer = _answer(measuring)
+            with os.fdopen(write_fd, "w") as pipe:
+                json.dump(answer, pipe)
+        finally:
+            os._exit(0)
+    os.close(write_fd)
+    # ^C reaches both of us; we wait for the other's end, whatever comes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: os.kill(pid, signal.SIGTERM))
+    with os.fdopen(read_fd) as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    answer = json.loads(text or '{"reason": "its process was killed"}')
+    if "reason" in answer:
+        raise NotMeasured(answer["reason"])
+    return Results(**answer)
+
+
+def _answer(measuring: Callable[[], Results]) -> dict[str, Any]:
+    try:
+        return asdict(measuring())
+    except KeyboardInterrupt:
+        return {"reason": "interrupted"}
+    except (NotMeasured, OSError) as error:
+        return {"reason": str(error)}
+
+
+def _ask(worker: Worker, name: str, profile: str, results: Results, *, counts: bool) -> None:
+    try:
+        times = worker.measure(profile)
+    except NotMeasured as error:
+        results.missing[name] = str(error)
+        return
+    for case, value in times.items() if counts else ():
+        results.times[profile].setdefault(case, []).append(value)
+
+
+def record(results: Results, seconds: float, commands: Iterable[Program]) -> dict[str, Any]:
+    """All that is known, for a machine."""
+    return {
+        "rounds": results.rounds,
+        "seconds": round(seconds, 1),
+        "system": {
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+            "load": os.getloadavg()[0],
+        },
+        "disk": results.disk,
+        "commands": {program.name: list(program.words) for program in commands},
+        "not_measured": results.missing,
+        "times_us": {
+            profile: {case: _summary(values) for case, values in cases.items()}
+            for profile, cases in results.times.items()
+        },
+        "targets": [
+            {
+                "profile": profile,
+                "what": target.words,
+                "ratio": round(ratio, 3),
+                "ratio_of_minima": round(results.ratio(profile, target.case, target.to, min) or 0, 3),
+                "limit": target.limit,
+                "met": ratio <= target.limit,
+            }
+            for profile in PROFILES
+            for target in TARGETS
+            if (ratio := results.ratio(profile, target.case, target.to, statistics.median))
+        ],
+    }
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 1), "min": round(min(values), 1), "count": len(values)}
+
+
+def print_all(found: dict[str, Any], results: Results) -> None:
+    """The same for a person."""
+    system = found["system"]
+    print(
+        f"Linux {system['kernel']}, Python {system['python']}, {system['cpus']} CPUs, load {system['load']:.1f}; "
+        f"{found['rounds']} rounds in {found['seconds']} s"
+    )
+    print(f"{'disk':8} {found['disk']}")
+    for name, words in found["commands"].items():
+        print(f"{name:8} {' '.join(words)}")
+    for name, reason in results.missing.items():
+        print(f"{name}: not measured: {reason}")
+    for profile in PROFILES:
+        _print_profile(profile, results)
+    print("\ntargets: ratio of medians (of minima)")
+    for target in found["targets"]:
+        verdict = "met" if target["met"] else "MISSED"
+        ratios = f"{target['ratio']:5.2f}x ({target['ratio_of_minima']:.2f}x) of at most {target['limit']}x"
+        print(f"  {verdict:6} {ratios}  {target['what']}, {target['profile']}")
+
+
+def _print_profile(profile: str, results: Results) -> None:
+    times = results.times[profile]
+    print(f"\ndirectory + overlay, profile {profile}: ms, median (minimum)")
+    print(f"  {'':14}" + "".join(f"{part:>18}" for part in PARTS) + f"{'cycle to':>12}")
+    for name, to in (
+        ("floor", ""),
+        ("api", "floor"),
+        ("debian", ""),
+        ("drop-in", "debian"),
+        ("native", "debian"),
+    ):
+        if f"{name} cycle" in times:
+            cells = "".join(f"{_cell(times[f'{name} {part}']):>18}" for part in PARTS)
+            ratio = results.ratio(profile, f"{name} cycle", f"{to} cycle", statistics.median) if to else None
+            print(f"  {name:14}{cells}" + (f"{ratio:6.2f}x {to}" if ratio else ""))
+    if "python start" in times:
+        print(f"  {'python -I':14}{_cell(times['python start']):>18}  (of each drop-in or native command)")
+
+
+def _cell(values: list[float]) -> str:
+    return f"{statistics.median(values) / 1000:.2f} ({min(values) / 1000:.2f})"
+
+
+def main() -> None:
+    """Measure, print, and end with status 0: a slow machine is no failure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, help=f"default {DEFAULT_ROUNDS}, within {BUDGET_S:g} seconds")
+    parser.add_argument("--json", action="store_true", help="print a JSON record")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("not measured: mounting needs root")
+        return
+    programs, debian = contenders.own_programs(), contenders.debians_program()
+    work = tempfile.mkdtemp(prefix="sessions-bench-", dir=WORK_PARENT)
+    os.chmod(work, 0o755)
+    start = time.monotonic()
+    rounds, budget_s = (max(1, options.rounds), math.inf) if options.rounds else (DEFAULT_ROUNDS, BUDGET_S)
+    try:
+        results = apart(partial(measure, work, rounds, budget_s, programs, debian))
+    except NotMeasured as error:
+        print(f"not measured: {error}")
+        return
+    finally:
+        # All mounts went with the other process: in our own namespace there never were any.
+        shutil.rmtree(work)
+    if debian is None:
+        results.missing["debian"] = "Debian's schroot is not installed (apt-get install schroot)"
+    commands = [*programs, debian] if debian else programs
+    found = record(results, time.monotonic() - start, commands)
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_all(found, results)
+
+
+if __name__ == "__main__":
+    main()

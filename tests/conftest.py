@@ -1,0 +1,41 @@
+"""What all tests share: lines for the log of a run, shown even where every test passes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from world import BASE
+
+_LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds a line to the end of the log."""
+    lines = request.config.stash.setdefault(_LINES, [])
+
+    def add(line: str) -> None:
+        print(line)
+        lines.append(line)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(_LINES, [])
+    if lines:
+        terminalreporter.section("what was run")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """An empty directory on a real disk, for overlay layers and archives; pytest's own may be on a tmpfs."""
+    path = Path(tempfile.mkdtemp(prefix="sessions-test-", dir=BASE))
+    yield path
+    shutil.rmtree(path)

@@ -1,0 +1,147 @@
+"""Whatever is killed and whenever: ending the session brings everything back to what it was before it.
+
+The jobs of one kind of session are done together, by processes that know it already; each test looks at one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import world
+from crashkinds import KINDS
+
+MAIN = Path(__file__).with_name("crashmain.py")
+WORKERS = min(os.cpu_count() or 1, 4)
+SEED = os.environ.get("SESSIONS_CRASH_SEED") or str(random.SystemRandom().randrange(10**9))
+ALL = os.environ.get("SESSIONS_CRASH_PAIRS") == "all"
+# How many schedules there are of what is not tried in full.
+SHARED, PAIRS, MORE_PAIRS, REBOOTS = 16, 12, 200, 30
+
+PAIRED = list(KINDS) if ALL else ["overlay", "directory", "archive-source", "script", "tmpfs-automatic"]
+TORN = ["overlay", "directory", "archive", "script"]
+LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-source", "script-in-directory"]
+# Without the kinds that are no different in this.
+REBOOTED = [kind for kind in KINDS if kind not in ("overlay-first-ever", "overlay-beside-another", "tmpfs-automatic")]
+
+Job = tuple[str, dict[str, Any]]
+Results = dict[str, dict[str, Any]]
+Run = Callable[..., None]
+
+
+@cache
+def jobs_of(kind: str, shared: bool) -> list[Job]:
+    """What is done with one kind; a sample of 0 is everything."""
+    if shared:
+        return [("one_kill", {"sample": 0 if ALL or kind == "overlay" else SHARED})]
+    jobs: list[Job] = [("one_kill", {})]
+    if kind in PAIRED:
+        jobs.append(("two_kills", {"sample": PAIRS if not ALL else 0 if kind == "overlay" else MORE_PAIRS}))
+    if kind in REBOOTED:
+        jobs.append(("reboots", {"sample": 0 if ALL or kind in ("overlay", "directory") else REBOOTS}))
+    if kind in TORN:
+        jobs.append(("torn", {}))
+    if kind in LOST:
+        jobs.append(("lost_marks", {}))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def done() -> dict[tuple[str, bool], Results]:
+    """What has been done already."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def etc() -> Iterator[str]:
+    """A copy of /etc that nobody changes."""
+    with tempfile.TemporaryDirectory(prefix="sessions-test-", dir=world.BASE) as path:
+        subprocess.run(["cp", "-a", "/etc/.", path], check=True)
+        yield path
+
+
+@pytest.fixture
+def run(done: dict[tuple[str, bool], Results], disk: Path, etc: str, tell: Callable[[str], None]) -> Run:
+    """Sees to it that a job has been done, and fails with what was found."""
+
+    def run_job(job: str, kind: str, *, shared: bool = False) -> None:
+        if (kind, shared) not in done:
+            done[(kind, shared)] = _do(kind, shared, disk, etc)
+        result = done[(kind, shared)][job]
+        where = ", every mount shared" if shared else ""
+        count = len(result["failures"])
+        tell(f"{job} of {kind}{where}: {result['runs']} schedules, {count} failures (SESSIONS_CRASH_SEED={SEED})")
+        assert result["runs"] > 0
+        assert not result["failures"], "\n".join(result["failures"])
+
+    return run_job
+
+
+def _do(kind: str, shared: bool, disk: Path, etc: str) -> Results:
+    """Do all jobs of a kind, shared out among processes side by side."""
+    world.check_possible(disk)
+    workers = []
+    for number in range(WORKERS):
+        words = {
+            "kind": kind,
+            "shared": shared,
+            "etc": etc,
+            "jobs": jobs_of(kind, shared),
+            "share": [number, WORKERS],
+            "seed": SEED,
+            "base": str(disk / str(number)),
+        }
+        workers.append(world.start(MAIN, json.dumps(words)))
+    outputs = [worker.communicate()[0] for worker in workers]
+    assert not any(worker.returncode for worker in workers), "a worker failed: see its standard error"
+    total: Results = {}
+    for output in outputs:
+        for job, result in json.loads(output).items():
+            sums = total.setdefault(job, {"runs": 0, "failures": []})
+            sums["runs"] += result["runs"]
+            sums["failures"] += result["failures"]
+    return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_every_point(kind: str, run: Run) -> None:
+    run("one_kill", kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_where_every_mount_is_shared(kind: str, run: Run) -> None:
+    """Nothing may be left in another mount namespace either, which gets every shared mount."""
+    run("one_kill", kind, shared=True)
+
+
+@pytest.mark.parametrize("kind", PAIRED)
+def test_killed_again_while_it_is_ended(kind: str, run: Run) -> None:
+    """A sample; with SESSIONS_CRASH_PAIRS=all every pair of the simplest overlay, and more of every kind.
+
+    What else is a sample by default is then done in full.
+    """
+    run("two_kills", kind)
+
+
+@pytest.mark.parametrize("kind", REBOOTED)
+def test_rebooted(kind: str, run: Run) -> None:
+    """The restart is simulated: another boot id, nothing mounted, nothing running, an empty runtime directory."""
+    run("reboots", kind)
+
+
+@pytest.mark.parametrize("kind", TORN)
+def test_journals_that_are_torn_or_damaged(kind: str, run: Run) -> None:
+    run("torn", kind)
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_marks_lost_in_a_power_cut(kind: str, run: Run) -> None:
+    run("lost_marks", kind)

@@ -1,0 +1,120 @@
+"""A login shell under a terminal: job control, the terminal's keys and size, and the terminal given back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+
+import pytest
+from helpers import REPOSITORY, World
+
+TIMEOUT_S = 20
+
+
+class Terminal:
+    """A pseudo terminal with a process behind it, driven as a person would."""
+
+    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
+        self.seen = b""
+        self.pid, self.fd = os.forkpty()
+        if self.pid == 0:
+            os.chdir("/")
+            os.execve(argv[0], argv, env)
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def expect(self, text: str) -> str:
+        """Read until `text` has been printed since the last call."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while text.encode() not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self.fd], [], [], left)[0], f"no {text!r} in {self.seen!r}"
+            self.seen += os.read(self.fd, 4096)
+        before, self.seen = self.seen.split(text.encode(), 1)
+        return before.decode(errors="replace")
+
+    def status(self) -> int:
+        """Wait for the end of the process."""
+        self.expect_end()
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def expect_end(self) -> None:
+        """Read until the other side of the terminal is closed, which reading then tells by an error."""
+        while True:
+            assert select.select([self.fd], [], [], TIMEOUT_S)[0], f"no end after {self.seen!r}"
+            try:
+                self.seen += os.read(self.fd, 4096)
+            except OSError:
+                return
+
+
+@pytest.fixture
+def terminal(world: World) -> Terminal:
+    world.define("tiny", profile=world.profile(fstab="/proc /proc none bind 0 0\n/dev /dev none bind 0 0\n"))
+    places = world.places
+    options = [
+        "--config-dir",
+        f"{world.base}/both",
+        "--state-dir",
+        places.state_dir,
+        "--runtime-dir",
+        places.runtime_dir,
+    ]
+    both = world.base / "both"
+    both.mkdir()
+    for name, target in (("chroot.d", "native/chroot.d"), ("own", "schroot/own")):
+        (both / name).symlink_to(world.base / target)
+    argv = [sys.executable, "-m", "sessions.cli.native", *options, "run", "tiny"]
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "TERM": "dumb", "HOME": "/root", "PS1": "$ "}
+    return Terminal(argv, env)
+
+
+def test_login_shell_with_keys_and_status(terminal: Terminal) -> None:
+    terminal.expect("# ")
+    terminal.type("echo shell is $0.\n")
+    terminal.expect("shell is -sh.")
+    # Quoted, so that the echo of what is typed is not taken for the program's own word.
+    terminal.type("sh -c 'echo be\"\"gun; exec sleep 1000'\n")
+    terminal.expect("begun")
+    terminal.type("\x03")
+    terminal.expect("# ")
+    terminal.type("echo still $((40 + 2))\n")
+    terminal.expect("still 42")
+    terminal.type("exit 11\n")
+    assert terminal.status() == 11
+
+
+def test_jobs_are_stopped(terminal: Terminal) -> None:
+    terminal.expect("# ")
+    # Quoted, so that the echo of what is typed is not taken for the program's own word.
+    terminal.type("sh -c 'echo be\"\"gun; exec sleep 1000'\n")
+    terminal.expect("begun")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.expect("# ")
+    # A shell with a stopped job does not exit at once; the job ends with the session.
+    terminal.type("exec true\n")
+    assert terminal.status() == 0
+
+
+def test_size_of_the_window_arrives(terminal: Terminal) -> None:
+    terminal.expect("# ")
+    fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    terminal.type("stty size\n")
+    terminal.expect("33 77")
+    terminal.type("exit 0\n")
+    assert terminal.status() == 0
+
+
+def test_hang_up_ends_the_shell_and_the_session(terminal: Terminal) -> None:
+    terminal.expect("# ")
+    os.kill(terminal.pid, signal.SIGHUP)
+    assert terminal.status() in (129, -signal.SIGHUP)
