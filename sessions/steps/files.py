@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sessions.errors import StepFailed
-from sessions.linux import files, nss, trace
+from sessions.linux import files, nss, removal, trace
 from sessions.steps.base import Context, Note, Step, original_root
 
 # Extended attribute that holds the stamp of the session a directory was made for (xattr(7): root's namespace).
@@ -123,9 +123,9 @@ class OwnedTree(Step):
 
     def undo(self, context: Context) -> None:
         """Remove it if it is ours."""
-        files.remove_tree(self._unnamed(context))
+        removal.remove_tree(self._unnamed(context))
         if self._is_ours(context):
-            files.remove_tree(self.path)
+            removal.remove_tree(self.path)
         elif os.path.lexists(self.path) and context.note:
             context.say("W", f"{self.path} does not carry the stamp of this session: left alone")
 
@@ -279,8 +279,7 @@ class CopyFile(InsideStep):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise StepFailed(f"{self.source} is not a regular file", hint="take it out of the profile's copyfiles")
-            with open(fd, "rb", closefd=False) as source:
-                data = source.read()
+            data = files.read_descriptor(fd)
         finally:
             os.close(fd)
         self._write([(self.target, data)], context, lambda target: status)

@@ -14,7 +14,8 @@ import pytest
 from helpers import Fork, bind, exchange, ext4, fork, mount, snapshot, swapping, umount
 
 from sessions.errors import SessionsError
-from sessions.linux.files import MountInTheWay, ensure_own_directory, remove_tree
+from sessions.linux.files import ensure_own_directory
+from sessions.linux.removal import MountInTheWay, remove_tree
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
 

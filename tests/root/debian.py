@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.linux import files
+from sessions.linux import removal
 
 SUITE = "bookworm"
 # The ordinary user that every Debian has.
@@ -145,7 +145,7 @@ def _is_fresh(entry: Path, recipe: Recipe) -> bool:
 def _make(cache: Path, entry: Path, recipe: Recipe, lock_fd: int) -> None:
     """Make the entry beside its place, and put it there at once; what a killed run left goes."""
     for old in cache.glob(".new-*"):
-        files.remove_tree(os.fspath(old))
+        removal.remove_tree(os.fspath(old))
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=cache))
     new.chmod(0o755)
     tree, archive = new / "tree", new / "archive.tar.zst"
@@ -159,7 +159,7 @@ def _make(cache: Path, entry: Path, recipe: Recipe, lock_fd: int) -> None:
     if entry.exists():
         entry.rename(replaced / SUITE)
     new.rename(entry)
-    files.remove_tree(os.fspath(replaced))
+    removal.remove_tree(os.fspath(replaced))
 
 
 def _run(argv: Sequence[str], tmp: Path, lock_fd: int) -> None:
