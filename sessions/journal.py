@@ -14,7 +14,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from sessions import records, steps
@@ -27,6 +27,7 @@ FORMAT = 1
 # Room kept for the marks of each step, so that a disk that fills up later does not stop them.
 _MARKS_PER_STEP_BYTES = 512
 _LARGEST_BYTES = 16 * 1024 * 1024
+_LONGEST_KNOWN_BYTES = 64
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -125,10 +126,10 @@ class Journal:
 
     def begin(self, index: int, note: Note) -> None:
         """Mark a step as begun, with what undo will have to know."""
-        mark: dict[str, Any] = {"mark": "begin", "step": index}
         if note:
-            mark["note"] = note
-        self._append(mark)
+            self._append({"mark": "begin", "step": index, "note": note})
+        else:
+            self._append_plain("begin", index)
 
     def remember(self, index: int, note: Note) -> None:
         """Add to what is known of a step."""
@@ -136,11 +137,11 @@ class Journal:
 
     def done(self, index: int) -> None:
         """Mark a step as done."""
-        self._append({"mark": "done", "step": index})
+        self._append_plain("done", index)
 
     def undone(self, index: int) -> None:
         """Mark a step as undone."""
-        self._append({"mark": "undone", "step": index})
+        self._append_plain("undone", index)
 
     def stuck(self, index: int, reason: str) -> None:
         """Mark a step as one that could not be undone."""
@@ -176,9 +177,15 @@ class Journal:
             pass
         trace.point("unlinked journal")
 
+    def _append_plain(self, kind: str, index: int) -> None:
+        line = _plain_line(kind, index)
+        self._write(_value(line[:-1]), line)
+
     def _append(self, mark: dict[str, Any]) -> None:
+        self._write(mark, _line(mark))
+
+    def _write(self, mark: dict[str, Any], line: bytes) -> None:
         trace.point("mark", mark)
-        line = _line(mark)
         written = os.write(self.fd, line)
         if written != len(line):
             os.ftruncate(self.fd, os.fstat(self.fd).st_size - written)
@@ -311,6 +318,12 @@ def _line(value: Any) -> bytes:
     return b"%08x %s\n" % (binascii.crc32(text), text)
 
 
+@lru_cache(maxsize=1024)
+def _plain_line(kind: str, index: int) -> bytes:
+    """The line of a mark that says nothing but its kind and step: the same in every journal."""
+    return _line({"mark": kind, "step": index})
+
+
 def open_existing(path: str, *, for_marks: bool) -> Journal:
     """Open a journal; `for_marks`, which takes the session's lock, also cuts a last line off that a crash has torn.
 
@@ -398,6 +411,16 @@ def _read_marks(journal: Journal, data: bytes, offset: int) -> int | None:
 
 
 def _value(line: bytes) -> Any:
+    """What a line holds, not to be changed; raises ValueError. The many short lines are the same in every journal."""
+    return _known_value(line) if len(line) <= _LONGEST_KNOWN_BYTES else _parse(line)
+
+
+@lru_cache(maxsize=1024)
+def _known_value(line: bytes) -> Any:
+    return _parse(line)
+
+
+def _parse(line: bytes) -> Any:
     checksum, _blank, text = line.partition(b" ")
     if checksum != b"%08x" % binascii.crc32(text):
         raise ValueError("its checksum is wrong")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from sessions.errors import SessionsError
-from sessions.linux import run
+from sessions.linux import files, run
 
 NSSWITCH = "/etc/nsswitch.conf"
 # Sockets of those that nss-systemd(8) asks; without one it has nobody to list that the files do not.
@@ -38,8 +38,7 @@ def dump(databases: Sequence[str]) -> list[bytes]:
 
 def _file(database: str) -> bytes:
     try:
-        with open(f"/etc/{database}", "rb") as file:
-            return file.read()
+        return files.read_whole(f"/etc/{database}")
     except FileNotFoundError:
         raise SessionsError(
             f"the host has no {database} database",
@@ -83,8 +82,7 @@ def _entries(path: str) -> list[str]:
 def _sources() -> dict[str, list[str]]:
     """The sources that nsswitch.conf(5) names for each database; one that it does not name has its file alone."""
     try:
-        with open(NSSWITCH, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        lines = files.read_whole(NSSWITCH).decode(errors="replace").splitlines()
     except FileNotFoundError:
         return {}
     found = {}

@@ -182,7 +182,7 @@ class MountStep(Step):
             fd = files.open_in_root(root_fd, self.target, os.O_PATH)
         except OSError:
             return False
-        root, real = os.readlink(f"/proc/self/fd/{root_fd}"), os.readlink(f"/proc/self/fd/{fd}")
+        root, real = files.path_of(root_fd), files.path_of(fd)
         if not is_mounted(fd) or not real.startswith(root + "/"):
             return False
         above, _slash, name = real[len(root) :].rpartition("/")

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from sessions import mountoptions
 from sessions.errors import StepFailed
-from sessions.linux import files, syscall, trace
+from sessions.linux import files, removal, syscall, trace
 from sessions.steps.base import Context, Note
 from sessions.steps.mounts import MountStep, check_kernel_knows
 
@@ -94,9 +94,10 @@ class Overlay(MountStep):
 def _lies_below(layer: str, lower: str) -> bool:
     """Whether a layer would be seen in its own lower directory; not through a mount of another file system."""
     above = layer if os.path.exists(layer) else os.path.dirname(layer)
-    if os.stat(above).st_dev != os.stat(lower).st_dev:
-        return False
-    return os.path.realpath(above).startswith(os.path.realpath(lower).rstrip("/") + "/")
+    with files.directory(above) as above_fd, files.directory(lower) as lower_fd:
+        if os.fstat(above_fd).st_dev != os.fstat(lower_fd).st_dev:
+            return False
+        return files.path_of(above_fd).startswith(files.path_of(lower_fd).rstrip("/") + "/")
 
 
 def _make_like(lower: str, upper: str) -> None:
@@ -114,7 +115,7 @@ def _forgive_volatile(work: str) -> None:
 
     A session with such a layer is never recovered after a restart of the machine, so that there was none.
     """
-    files.remove_tree(f"{work}/work/incompat/volatile")
+    removal.remove_tree(f"{work}/work/incompat/volatile")
 
 
 def _escape(path: str) -> str:
