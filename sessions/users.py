@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterable
 
 from sessions.errors import UnknownUser
 from sessions.model import Identity
@@ -29,6 +30,19 @@ def caller() -> Identity:
         raise UnknownUser(str(os.getuid())) from None
     gid = os.getgid()
     return Identity(entry.pw_uid, gid, entry.pw_name, _group(gid), tuple(os.getgroups()), entry.pw_dir, entry.pw_shell)
+
+
+def group_ids(names: Iterable[str]) -> dict[str, int]:
+    """The ids of groups by their names; those that the host does not have are left out."""
+    found = {}
+    for name in names:
+        import grp
+
+        try:
+            found[name] = grp.getgrnam(name).gr_gid
+        except (KeyError, ValueError):
+            continue
+    return found
 
 
 def _group(gid: int) -> str:

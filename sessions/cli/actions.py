@@ -94,7 +94,7 @@ class _Actions:
         """The target with the keys that --option sets, each of which its chroot has to permit."""
         from dataclasses import replace
 
-        from sessions import keys, store
+        from sessions import access, keys, store
         from sessions.config import custom
 
         if target.chroot:
@@ -102,15 +102,13 @@ class _Actions:
         else:
             with store.open_session(self._places, target.name, for_marks=False) as journal:
                 chroot = journal.session.chroot
-        permitted, lists = {*chroot.user_modifiable_keys}, "user-modifiable-keys"
-        if 0 in (self._request.caller.uid, self._request.user.uid):
-            permitted, lists = {*permitted, *chroot.root_modifiable_keys}, f"{lists} or root-modifiable-keys"
+        modifiable = access.modifiable_keys(chroot, self._request.caller, self._request.user)
         values: dict[str, str] = {}
         for setting in self._options.settings:
             key, equals, value = setting.partition("=")
-            if key not in permitted:
+            if key not in modifiable.keys:
                 text = f"Configuration key ‘{key}’ is not permitted to be modified."
-                raise SessionsError(text, hint=f"The key is not present in {lists}")
+                raise SessionsError(text, hint=f"The key is not present in {' or '.join(modifiable.lists)}")
             if not keys.is_custom(key):
                 raise SessionsError(f"Configuration key name ‘{key}’ is not a permitted name.")
             try:

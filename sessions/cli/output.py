@@ -138,18 +138,10 @@ def _value(shown: Shown, key: Key, joint: str = ",") -> str:
 
 def _owner_key(chroot: Chroot, caller: Identity) -> str:
     """Which list of its session schroot puts the caller in: root-users, if it might become root in the chroot."""
-    if caller.name in chroot.root_users:
-        return "root-users"
-    if chroot.root_groups:
-        import grp
+    from sessions import access, users
 
-        for name in chroot.root_groups:
-            try:
-                if grp.getgrnam(name).gr_gid in (caller.gid, *caller.groups):
-                    return "root-users"
-            except KeyError:
-                continue
-    return "users"
+    group_ids = users.group_ids(chroot.root_groups)
+    return "root-users" if access.is_root_member(chroot, caller, group_ids) else "users"
 
 
 def info(everything: Iterable[Shown]) -> str:
