@@ -50,6 +50,8 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
         "SYSCONF_DIR": places.schroot_config_dir,
         "DATA_DIR": DATA_DIR,
         "SETUP_DATA_DIR": f"{places.stock_setup_dir}/common",
+        # Ours alone: a profile's files may lie elsewhere than in schroot's directory.
+        "SESSIONS_CONFIG_PATH": ":".join(places.config_path),
         "PATH": SYSTEM_PATH,
     }
     for key in keys.KEYS:

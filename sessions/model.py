@@ -20,6 +20,11 @@ class Places:
     stock_etc_dir: str = "/usr/share/chroot-sessions/etc"
 
     @property
+    def config_path(self) -> tuple[str, ...]:
+        """Where the files of profiles are looked for, in this order."""
+        return tuple(dict.fromkeys((self.schroot_config_dir, self.native_config_dir, self.stock_etc_dir)))
+
+    @property
     def journal_dir(self) -> str:
         """The journals: one file a session, and nothing else is the truth about it."""
         return f"{self.state_dir}/sessions"
@@ -231,5 +236,6 @@ class Session:
     fstab: tuple[FstabLine, ...] = ()
     copyfiles: tuple[CopyLine, ...] = ()
     nssdatabases: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
     verbosity: str = "normal"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sessions import names
-from sessions.config import profile
+from sessions import environ, names
+from sessions.config import profile, shellfile
 from sessions.linux import mountinfo, proc
 from sessions.model import Chroot, CopyLine, File, Host, HostMount, Identity, Owner, Places, Session, Union
 
@@ -49,7 +49,7 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         overlay = f"{union.overlay_directory}/{session_id}"
     boot_id = proc.boot_id()
     inside = chroot.source.location.strip("/") if isinstance(chroot.source, File) else ""
-    return Session(
+    session = Session(
         id=session_id,
         stamp=os.urandom(12).hex(),
         chroot=chroot,
@@ -66,11 +66,28 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         overlay_directory=overlay,
         underlay_directory=f"{union.underlay_directory}/{session_id}" if union.is_used and not is_host else "",
         unpack_directory=f"{places.unpack_dir}/{session_id}" if isinstance(chroot.source, File) else "",
-        fstab=() if is_host else profile.fstab(chroot, places),
-        copyfiles=_host_copyfiles() if is_host else profile.copyfiles(chroot, places),
-        nssdatabases=() if is_host else profile.nssdatabases(chroot, places),
-        host_mounts=_host_mounts(places) if is_host else (),
         verbosity=wish.verbosity or chroot.message_verbosity,
+    )
+    if is_host:
+        return replace(session, copyfiles=_host_copyfiles(), host_mounts=_host_mounts(places))
+    return with_setup_files(session)
+
+
+def with_setup_files(session: Session) -> Session:
+    """The session with what its setup files say; the environment of its scripts is known by now.
+
+    Raises ConfigError, naming the file and the line, for one that is missing or makes no sense.
+    """
+    chroot, places = session.chroot, session.places
+    told: profile.Told = {}
+    if shellfile.is_named(chroot, places):
+        told = shellfile.told(chroot, places, environ.for_scripts(session, "setup-start"))
+    return replace(
+        session,
+        fstab=profile.fstab(chroot, places, told),
+        copyfiles=profile.copyfiles(chroot, places, told),
+        nssdatabases=profile.nssdatabases(chroot, places, told),
+        services=profile.services(chroot, told),
     )
 
 

@@ -3,13 +3,15 @@
 The custom key (``setup.fstab`` ...) names the file relative to a configuration directory. schroot's directory is asked
 first, then the native one, then the profiles that came with the package. An empty value means that there is nothing to
 do. A file that is named and missing, or holds a line that makes no sense, is an error: nothing has been set up yet.
+
+What a shell file of the administrator's says instead (sessions.config.shellfile) is `told`: an absolute path for a key.
 """
 
 from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from sessions import keys
 from sessions.config import custom
@@ -26,30 +28,49 @@ _FSTAB_MEANING = {"040": " ", "011": "\t", "012": "\n", "134": "\\", "\\": "\\"}
 # A word of copyfiles: a backslash keeps the character behind it from ending the word, as for the shell's read.
 _COPY_WORD = re.compile(r"(?:\\.|[^ \t\\])+")
 _DATABASE = re.compile("[a-z][a-z0-9_-]*")
+# What may be a service: it becomes a word for the init system inside, and must not be taken for an option.
+_SERVICE = re.compile("[A-Za-z0-9_][A-Za-z0-9_.@:+-]*")
+# What schroot calls the file of each key when it is missing.
+_WORDS = {"setup.fstab": "setup_fstab", "setup.copyfiles": "copyfiles", "setup.nssdatabases": "nssdatabases"}
+
+Told = Mapping[str, str]
+_NOTHING_TOLD: Told = {}
 
 
-def fstab(chroot: Chroot, places: Places) -> tuple[FstabLine, ...]:
+def fstab(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[FstabLine, ...]:
     """What is mounted inside the root, in the order of the file; fields as in fstab(5), the last two unused."""
-    return tuple(_fstab_line(line, where) for where, line in _lines(chroot, "setup.fstab", places))
+    return tuple(_fstab_line(line, where) for where, line in _lines(chroot, "setup.fstab", places, told))
 
 
-def copyfiles(chroot: Chroot, places: Places) -> tuple[CopyLine, ...]:
+def copyfiles(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[CopyLine, ...]:
     """The files copied from the host into the root: lines ``SOURCE [TARGET]``."""
-    return tuple(_copy_line(line, where) for where, line in _lines(chroot, "setup.copyfiles", places))
+    return tuple(_copy_line(line, where) for where, line in _lines(chroot, "setup.copyfiles", places, told))
 
 
-def nssdatabases(chroot: Chroot, places: Places) -> tuple[str, ...]:
+def nssdatabases(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[str, ...]:
     """The databases copied from the host into the root's /etc: a name a line, each once."""
-    names = dict.fromkeys(_database(line, where) for where, line in _lines(chroot, "setup.nssdatabases", places))
+    names = dict.fromkeys(_database(line, where) for where, line in _lines(chroot, "setup.nssdatabases", places, told))
     return tuple(names)
 
 
-def _lines(chroot: Chroot, key: str, places: Places) -> Iterator[tuple[str, str]]:
+def services(chroot: Chroot, told: Told = _NOTHING_TOLD) -> tuple[str, ...]:
+    """The services that are started inside, in this order: names with commas or blanks between them."""
+    value = told["setup.services"] if "setup.services" in told else chroot.custom_value("setup.services")
+    names = tuple(value.replace(",", " ").split())
+    for name in names:
+        if not _SERVICE.fullmatch(name):
+            raise ConfigError(
+                f"setup.services: {name!r} is not the name of a service", hint="write names, with commas between them"
+            )
+    return names
+
+
+def _lines(chroot: Chroot, key: str, places: Places, told: Told) -> Iterator[tuple[str, str]]:
     """Each line that says something, with ``FILE, line N``; blanks around it, comments and empty lines are dropped."""
-    value = _file_named(chroot, key)
-    if not value:
+    paths = tuple(filter(None, [told[key]])) if key in told else candidates(_file_named(chroot, key), key, places)
+    if not paths:
         return
-    path, text = _read(value, key, places)
+    path, text = _read(paths, key)
     for number, line in enumerate(text.split("\n"), 1):
         content = line.strip(_BLANKS)
         if content and not content.startswith("#"):
@@ -66,27 +87,33 @@ def _file_named(chroot: Chroot, key: str) -> str:
     return chroot.custom_value(key)
 
 
-def _read(value: str, key: str, places: Places) -> tuple[str, str]:
-    """Path and text of the file named `value` in the first directory that has it."""
+def candidates(value: str, key: str, places: Places) -> tuple[str, ...]:
+    """The paths at which the file may be that `key` names, in the order in which they count; none for an empty value.
+
+    Raises ConfigError for a value that climbs out of the configuration.
+    """
     try:
         custom.check_inside(value)
     except ValueError as error:
         reason, _, remedy = str(error).rpartition("; ")
         raise ConfigError(f"{key}: {reason}", hint=remedy) from None
-    directories = list(dict.fromkeys((places.schroot_config_dir, places.native_config_dir, places.stock_etc_dir)))
-    for directory in directories:
-        path = f"{directory}/{value}"
+    return tuple(f"{directory}/{value}" for directory in places.config_path) if value else ()
+
+
+def _read(paths: Sequence[str], key: str) -> tuple[str, str]:
+    """Path and text of the first of the files that is there."""
+    for path in paths:
         try:
             return path, read_trusted_again(path)
         except FileNotFoundError:
             continue
         except Untrusted as error:
             raise ConfigError(f"{key}: {path}: {error.reason}", hint=error.remedy) from None
-    *others, last = directories
-    listed = f"{', '.join(others)} or {last}" if others else last
+    first, *others = paths
+    instead = f" (or {', or '.join(others)})" if others else ""
     raise ConfigError(
-        f"{key}: file {value!r} does not exist in {listed}",
-        hint=f"create it, choose another profile, or set {key} to nothing",
+        f"{_WORDS[key]} file '{first}' does not exist",
+        hint=f"create it{instead}, choose another profile, or set {key} to nothing",
     )
 
 

@@ -60,31 +60,48 @@ class Call:
     argv: Sequence[str]
     process: subprocess.Popen[bytes]
 
-    def finish(self) -> Outcome:
-        """Wait for its end."""
+    def finish(self, timeout_s: float | None = None) -> Outcome:
+        """Wait for its end; a program that takes longer than `timeout_s` is killed."""
+        from subprocess import TimeoutExpired
+
         with self.process:
-            output, complaint = self.process.communicate()
+            try:
+                output, complaint = self.process.communicate(timeout=timeout_s)
+            except TimeoutExpired:
+                self.process.kill()
+                output, complaint = b"", f"took longer than {timeout_s:g} seconds".encode()
         trace.point("ran", self.argv[0])
         return Outcome(self.process.returncode, output, complaint.decode(errors="replace").strip())
 
 
-def start_call(argv: Sequence[str], *, package: str) -> Call:
+def start_call(argv: Sequence[str], *, package: str, environment: Mapping[str, str] = PLAIN_ENVIRONMENT) -> Call:
     """Start a host program whose output is wanted; raises ProgramMissing, naming the Debian `package` to install."""
     from subprocess import PIPE
 
     trace.point("run", argv[0])
-    process = start(argv, package=package, stdout=PIPE)
+    process = start(argv, package=package, stdout=PIPE, environment=environment)
     trace.point("running", argv[0])
     return Call(argv, process)
 
 
-def call(argv: Sequence[str], *, package: str) -> Outcome:
-    """Run a host program to its end; raises ProgramMissing as :func:`start_call` does."""
-    return start_call(argv, package=package).finish()
+def call(
+    argv: Sequence[str],
+    *,
+    package: str,
+    environment: Mapping[str, str] = PLAIN_ENVIRONMENT,
+    timeout_s: float | None = None,
+) -> Outcome:
+    """Run a host program to its end, or for `timeout_s`; raises ProgramMissing as :func:`start_call` does."""
+    return start_call(argv, package=package, environment=environment).finish(timeout_s)
 
 
 def start(
-    argv: Sequence[str], *, package: str, stdin: int | None = None, stdout: int | None = None
+    argv: Sequence[str],
+    *,
+    package: str,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    environment: Mapping[str, str] = PLAIN_ENVIRONMENT,
 ) -> subprocess.Popen[bytes]:
     """Start a host program; its complaints can be read from the result's stderr. It dies with its starter.
 
@@ -100,7 +117,7 @@ def start(
             stdin=DEVNULL if stdin is None else stdin,
             stdout=DEVNULL if stdout is None else stdout,
             stderr=PIPE,
-            env=PLAIN_ENVIRONMENT,
+            env=environment,
             cwd="/",
             umask=0o022,
             preexec_fn=lambda: _die_with(starter),

@@ -111,6 +111,7 @@ def test_the_variables_of_a_script() -> None:
         "CHROOT_UNION_TYPE": "none", "DATA_DIR": "/usr/share/chroot-sessions",
         "LIBEXEC_DIR": "/usr/lib/chroot-sessions", "MOUNT_DIR": "/run/chroot-sessions/mount",
         "PATH": SYSTEM_PATH, "PID": str(os.getpid()), "PLATFORM": "linux", "SESSION_ID": "one",
+        "SESSIONS_CONFIG_PATH": "/etc/schroot:/etc/chroot-sessions:/usr/share/chroot-sessions/etc",
         "SETUP_DATA_DIR": "/usr/share/chroot-sessions/setup.d/common", "SYSCONF_DIR": "/etc/schroot",
         "VERBOSE": "normal",
     }  # fmt: skip

@@ -71,15 +71,18 @@ def test_an_absolute_value_is_below_a_configuration_directory_too(places: Places
 def test_a_missing_file_is_an_error(places: Places, kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
         READERS[kind](chroot_with(**{kind: f"p/{kind}"}), places)
-    directories = f"{places.schroot_config_dir}, {places.native_config_dir} or {places.stock_etc_dir}"
-    assert caught.value.text == f"setup.{kind}: file 'p/{kind}' does not exist in {directories}"
-    assert caught.value.hint == f"create it, choose another profile, or set setup.{kind} to nothing"
+    schroots, *others = (f"{directory}/p/{kind}" for directory in places.config_path)
+    words = {"fstab": "setup_fstab"}.get(kind, kind)
+    assert caught.value.text == f"{words} file '{schroots}' does not exist"
+    assert caught.value.hint == (
+        f"create it (or {others[0]}, or {others[1]}), choose another profile, or set setup.{kind} to nothing"
+    )
 
 
 def test_directories_that_are_one_are_named_once(tmp_path: Path) -> None:
     one = str(tmp_path)
     places = Places(native_config_dir=one, schroot_config_dir=one, stock_etc_dir=one)
-    with pytest.raises(ConfigError, match=f"does not exist in {one}; create"):
+    with pytest.raises(ConfigError, match=f"^setup_fstab file '{one}/x' does not exist; create it, choose"):
         profile.fstab(chroot_with(fstab="x"), places)
 
 
@@ -122,7 +125,7 @@ def test_script_config_names_the_files_beside_it(places: Places) -> None:
     write(places.schroot_config_dir, "schroot.conf", "[a]\ndirectory=/srv\nscript-config=foo/config\n")
     chroot = load(places).chroots["a"]
     assert profile.fstab(chroot, places) == (FstabLine("/proc", "/proc", "none", "rw,bind"),)
-    with pytest.raises(ConfigError, match=r"setup\.copyfiles: file 'foo/copyfiles' does not exist"):
+    with pytest.raises(ConfigError, match=r"copyfiles file '.*/schroot/foo/copyfiles' does not exist"):
         profile.copyfiles(chroot, places)
 
 
