@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 LIBRARIES = Path(__file__).parents[2] / "setup.d/common"
-HEAD = 'set -e\n. "$SETUP_DATA_DIR/common-data"\n. "$SETUP_DATA_DIR/common-functions"\n. "$SETUP_DATA_DIR/common-config"\n'
+HEAD = "set -e\n" + "".join(f'. "$SETUP_DATA_DIR/common-{name}"\n' for name in ("data", "functions", "config"))
+Result = subprocess.CompletedProcess[str]
 SHELLS = ("dash", "bash", "busybox")
 SHOWN = ("SETUP_CONFIG", "SETUP_FSTAB", "SETUP_COPYFILES", "SETUP_NSSDATABASES", "FSTAB", "COPYFILES", "NSSDATABASES")
 PROFILE = {
@@ -22,7 +23,7 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return ["busybox", "sh"] if request.param == "busybox" else [request.param]
 
 
-def run(shell: list[str], script: Path, text: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(shell: list[str], script: Path, text: str, *arguments: str, **variables: str) -> Result:
     """A script that begins as those of others do, with this environment and no other."""
     script.write_text(HEAD + text)
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SETUP_DATA_DIR": str(LIBRARIES), **variables}
