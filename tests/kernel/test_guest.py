@@ -186,7 +186,17 @@ def test_a_guest_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 # What depends on the kernel; the rest tests our words and other programs, and a guest takes ten times as long for it.
-KERNEL_FACING = ("test_session.py", "test_host.py", "test_in_root.py")
+KERNEL_FACING = (
+    "test_session.py",
+    "test_host.py",
+    "test_enter.py",
+    "test_descriptors.py",
+    "test_fstab.py",
+    "test_in_root.py",
+    "test_hostile.py",
+    "test_removal.py",
+    "test_scripts.py",
+)
 
 
 def test_kernel_suite_passes_on_6_1(tmp_path: Path) -> None:
