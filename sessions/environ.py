@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from sessions import keys, keytypes
+from sessions import keys, keytypes, sources
+from sessions.keys import Key, Part
 from sessions.keytypes import show
 from sessions.linux.run import SYSTEM_PATH
-from sessions.model import Identity, Session
+from sessions.model import Chroot, File, Host, Identity, LvmSnapshot, Session
 
+_START = "setup-start"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 # Where schroot says these are; scripts of administrators take their libraries from SETUP_DATA_DIR.
@@ -20,6 +22,8 @@ DATA_DIR = "/usr/share/chroot-sessions"
 def for_scripts(session: Session, stage: str) -> dict[str, str]:
     """The whole environment of a setup script; variables without a value are left out."""
     chroot, places = session.chroot, session.places
+    # What schroot's session files say, which is all it knows at a later call.
+    is_loaded = stage != _START and session.owner is None
     user, caller = session.user, session.caller
     variables = {
         "AUTH_USER": user.name,
@@ -55,8 +59,10 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
         "PATH": SYSTEM_PATH,
     }
     for key in keys.KEYS:
-        if key.variable and key.variable not in variables and keys.is_legal(key, type(chroot.source)):
-            variables[key.variable] = show(keys.value_of(chroot, key))
+        if key.variable and key.variable not in variables and _has_variable(key, chroot, is_loaded=is_loaded):
+            variables[key.variable] = show(keys.value_of(chroot, key, session))
+    if isinstance(chroot.source, LvmSnapshot):
+        variables["CHROOT_LVM_SNAPSHOT_NAME"] = os.path.basename(session.snapshot)
     if chroot.profile:
         variables["CHROOT_PROFILE_DIR"] = f"{places.schroot_config_dir}/{chroot.profile}"
     if chroot.union.is_used:
@@ -71,7 +77,19 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
 
 def is_purged(session: Session) -> bool:
     """Whether the session's tree is a copy that goes with it; not, if it is the original itself."""
-    return not session.chroot.is_source and (bool(session.unpack_directory) or session.chroot.union.is_used)
+    return sources.is_purged(session.chroot)
+
+
+def _has_variable(key: Key, chroot: Chroot, *, is_loaded: bool) -> bool:
+    """Whether schroot would tell scripts of this kind of chroot, at this time, the value of `key`."""
+    if not keys.is_legal(key, type(chroot.source)):
+        return False
+    if key.part is Part.UNION and not chroot.union.is_used:
+        # Of those that have none, schroot says so; but not of a twin, until it has forgotten that it is one.
+        return not isinstance(chroot.source, File | Host) and (is_loaded or not chroot.is_source)
+    if key.configured_only:
+        return not is_loaded and not (chroot.is_source and key.name == "zfs-snapshot-options")
+    return True
 
 
 def for_commands(

@@ -11,7 +11,23 @@ from enum import Enum
 
 from sessions import keytypes
 from sessions.keytypes import KeyType, Value
-from sessions.model import Chroot, Directory, File, Host, Plain, Source
+from sessions.model import (
+    SOURCES,
+    BlockDevice,
+    BtrfsSnapshot,
+    Chroot,
+    Custom,
+    Directory,
+    File,
+    Host,
+    Loopback,
+    LvmSnapshot,
+    Plain,
+    Session,
+    Source,
+    Union,
+    ZfsSnapshot,
+)
 
 DEFAULT_ENVIRONMENT_FILTER = (
     "^(BASH_ENV|CDPATH|ENV|HOSTALIASES|IFS|KRB5_CONFIG|KRBCONFDIR|KRBTKFILE|KRB_CONF|LD_.*|LOCALDOMAIN|NLSPATH|"
@@ -20,11 +36,12 @@ DEFAULT_ENVIRONMENT_FILTER = (
 
 
 class Part(Enum):
-    """Which of the three parts of a chroot holds a key's value."""
+    """What holds a key's value: one of the three parts of a chroot, or a session of it."""
 
     CHROOT = "chroot"
     SOURCE = "source"
     UNION = "union"
+    SESSION = "session"
 
 
 class Status(Enum):
@@ -54,13 +71,25 @@ class Key:
     variable: str = ""
     status: Status = Status.CURRENT
     internal: bool = False
-    """Written into what --config prints, but not accepted in a configuration file."""
+    """A session has it: --config prints it for sessions, and it is not accepted in a configuration file."""
+    configured_only: bool = False
+    """A chroot has it and its sessions do not: it says how they are made."""
+    attribute: str = ""
+    """The attribute that holds it, where that is not called as the key."""
 
     @property
     def field(self) -> str:
         """The attribute's name."""
-        prefix = {Part.UNION: "union-", Part.SOURCE: "file-"}.get(self.part, "")
-        return self.name.removeprefix(prefix).replace("-", "_")
+        if self.attribute:
+            return self.attribute
+        name = self.name
+        for prefix in _PREFIXES.get(self.part, ()):
+            name = name.removeprefix(prefix)
+        return name.replace("-", "_")
+
+
+# The names of keys say which part they are about; the fields of that part need not.
+_PREFIXES = {Part.UNION: ("union-",), Part.SOURCE: ("file-", "lvm-", "btrfs-", "zfs-", "custom-")}
 
 
 VERBOSITY = keytypes.choice("quiet", "normal", "verbose", complaint="{}: Message verbosity is invalid")
@@ -68,11 +97,13 @@ UNION_TYPE = keytypes.choice(
     "none", "overlay", "overlayfs", "aufs", "unionfs", complaint="Unknown filesystem union type ‘{}’"
 )
 STORAGE = keytypes.choice("disk", "tmpfs")
-TYPE = keytypes.choice("plain", "directory", "file", complaint="Unknown chroot type ‘{}’")
 
-TYPES: dict[str, type[Source]] = {"plain": Plain, "directory": Directory, "file": File}
-UNIONABLE: tuple[type[Source], ...] = (Directory, File, Host)
-SESSION_MANAGED: tuple[type[Source], ...] = (Directory, File, Host)
+# Every type that can be configured, by its name.
+TYPES: dict[str, type[Source]] = {source.kind: source for source in SOURCES if source is not Host}
+TYPE = keytypes.choice(*TYPES, complaint="Unknown chroot type ‘{}’")
+UNIONABLE: tuple[type[Source], ...] = (Directory, File, Loopback, BlockDevice, Host)
+MOUNTABLE: tuple[type[Source], ...] = (Loopback, BlockDevice, LvmSnapshot, ZfsSnapshot)
+CLONEABLE: tuple[type[Source], ...] = (*UNIONABLE, LvmSnapshot, BtrfsSnapshot, ZfsSnapshot, Custom)
 
 # Key of the table -> the custom keys that a profile sets, and the file each names below /etc/schroot/PROFILE.
 PROFILE_FILES = {
@@ -89,21 +120,79 @@ KEYS: tuple[Key, ...] = (
         variable="CHROOT_DESCRIPTION",
     ),
     Key(
-        "directory", keytypes.PATH, "", "The directory that holds the chroot.", Part.SOURCE, (Plain, Directory),
-        required=True, variable="CHROOT_DIRECTORY",
+        "directory", keytypes.path("Directory"), "", "The directory that holds the chroot.",
+        Part.SOURCE, (Plain, Directory), required=True, variable="CHROOT_DIRECTORY",
     ),
     Key(
-        "file", keytypes.PATH, "",
-        "The tar archive that holds the chroot: plain, or compressed as its ending says (gz, bz2, xz, lz4, lzo, zst).",
-        Part.SOURCE, (File,), required=True, variable="CHROOT_FILE",
+        "file", keytypes.path("File"), "",
+        "The tar archive that holds the chroot: plain, or compressed as its ending says (gz, bz2, xz, lz4, lzo, zst); "
+        "or, for a loopback chroot, the image of a file system.",
+        Part.SOURCE, (File, Loopback), required=True, variable="CHROOT_FILE",
     ),
     Key(
-        "location", keytypes.OPTIONAL_PATH, "", "Where the root lies inside the archive, if not at its top.",
-        Part.SOURCE, (File,), variable="CHROOT_LOCATION",
+        "device", keytypes.path("Device"), "",
+        "The block device that holds the chroot, or the logical volume to make snapshots of.",
+        Part.SOURCE, (BlockDevice, LvmSnapshot), required=True, variable="CHROOT_DEVICE",
+    ),
+    Key(
+        "lvm-snapshot-options", keytypes.TEXT, "",
+        "Options of lvcreate(8) for the snapshot, its size among them: --size 2G.",
+        Part.SOURCE, (LvmSnapshot,), required=True, variable="CHROOT_LVM_SNAPSHOT_OPTIONS",
+        configured_only=True,
+    ),
+    Key(
+        "btrfs-source-subvolume", keytypes.path("Directory"), "", "The btrfs subvolume that holds the chroot.",
+        Part.SOURCE, (BtrfsSnapshot,), required=True, variable="CHROOT_BTRFS_SOURCE_SUBVOLUME",
+        configured_only=True,
+    ),
+    Key(
+        "btrfs-snapshot-directory", keytypes.path("Directory"), "",
+        "Where the snapshots of sessions are made, each named after its session; on the same btrfs.",
+        Part.SOURCE, (BtrfsSnapshot,), required=True, variable="CHROOT_BTRFS_SNAPSHOT_DIRECTORY",
+        configured_only=True,
+    ),
+    Key(
+        "zfs-dataset", keytypes.TEXT, "", "The ZFS dataset that holds the chroot, such as tank/chroot/sid.",
+        Part.SOURCE, (ZfsSnapshot,), required=True, variable="CHROOT_ZFS_DATASET",
+        configured_only=True,
+    ),
+    Key(
+        "zfs-snapshot-options", keytypes.TEXT, "", "Options of zfs-snapshot(8) for a session's snapshot.",
+        Part.SOURCE, (ZfsSnapshot,), variable="CHROOT_ZFS_SNAPSHOT_OPTIONS",
+        configured_only=True,
+    ),
+    Key(
+        "mount-options", keytypes.TEXT, "", "Options of mount(8) for the root, separated by blanks: -o noatime.",
+        Part.SOURCE, MOUNTABLE, variable="CHROOT_MOUNT_OPTIONS",
+    ),
+    Key(
+        "location", keytypes.path("Location", is_optional=True), "",
+        "Where the root lies inside the archive or file system, if not at its top.",
+        Part.SOURCE, (File, *MOUNTABLE), variable="CHROOT_LOCATION",
     ),
     Key(
         "file-repack", keytypes.BOOLEAN, False, "Whether the archive is written again when the session ends.",
         Part.SOURCE, (File,), variable="CHROOT_FILE_REPACK", internal=True,
+    ),
+    Key(
+        "mount-device", keytypes.TEXT, "", "What is mounted as the root of the session.",
+        Part.SESSION, MOUNTABLE, variable="CHROOT_MOUNT_DEVICE", internal=True,
+    ),
+    Key(
+        "lvm-snapshot-device", keytypes.TEXT, "", "The device of the session's snapshot.",
+        Part.SESSION, (LvmSnapshot,), variable="CHROOT_LVM_SNAPSHOT_DEVICE", internal=True, attribute="snapshot",
+    ),
+    Key(
+        "btrfs-snapshot-name", keytypes.TEXT, "", "The path of the session's snapshot.",
+        Part.SESSION, (BtrfsSnapshot,), variable="CHROOT_BTRFS_SNAPSHOT_NAME", internal=True, attribute="snapshot",
+    ),
+    Key(
+        "zfs-snapshot-name", keytypes.TEXT, "", "The name of the session's snapshot.",
+        Part.SESSION, (ZfsSnapshot,), variable="CHROOT_ZFS_SNAPSHOT_NAME", internal=True, attribute="snapshot",
+    ),
+    Key(
+        "zfs-clone-name", keytypes.TEXT, "", "The dataset that the session's snapshot is cloned to.",
+        Part.SESSION, (ZfsSnapshot,), variable="CHROOT_ZFS_CLONE_NAME", internal=True, attribute="snapshot_clone",
     ),
     Key(
         "union-type", UNION_TYPE, "none",
@@ -116,12 +205,12 @@ KEYS: tuple[Key, ...] = (
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_MOUNT_OPTIONS",
     ),
     Key(
-        "union-overlay-directory", keytypes.OPTIONAL_PATH, "",
+        "union-overlay-directory", keytypes.path("Union overlay", is_optional=True), "",
         "Where the sessions' own layers are kept, in a directory named after the session.",
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_OVERLAY_DIRECTORY",
     ),
     Key(
-        "union-underlay-directory", keytypes.OPTIONAL_PATH, "",
+        "union-underlay-directory", keytypes.path("Union underlay", is_optional=True), "",
         "Kept for scripts that ask for it; an overlay needs no mount of its source, so nothing is put there.",
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_UNDERLAY_DIRECTORY",
     ),
@@ -140,6 +229,20 @@ KEYS: tuple[Key, ...] = (
         "More read-only branches between the session's layer and the source, topmost first.",
         Part.UNION, UNIONABLE, status=Status.NATIVE,
     ),
+    Key(
+        "custom-session-cloneable", keytypes.BOOLEAN, True, "Whether sessions of it can be begun.",
+        Part.SOURCE, (Custom,),
+    ),
+    Key(
+        "custom-session-purgeable", keytypes.BOOLEAN, False,
+        "Whether what the setup scripts mount is a copy made for the session, which goes with it.",
+        Part.SOURCE, (Custom,),
+    ),
+    Key(
+        "custom-source-cloneable", keytypes.BOOLEAN, False,
+        "Whether there is a source: twin, for which the setup scripts mount the original itself.",
+        Part.SOURCE, (Custom,),
+    ),
     Key("aliases", keytypes.NAMES, (), "Other names for the chroot."),
     Key("users", keytypes.NAMES, (), "Users who may use the chroot."),
     Key("groups", keytypes.NAMES, (), "Groups whose members may use the chroot."),
@@ -147,12 +250,12 @@ KEYS: tuple[Key, ...] = (
     Key("root-groups", keytypes.NAMES, (), "Groups whose members may become root in it without a password."),
     Key(
         "source-clone", keytypes.BOOLEAN, True, "Whether there is a source: twin to change the original through.",
-        sources=UNIONABLE,
+        sources=CLONEABLE,
     ),
-    Key("source-users", keytypes.NAMES, (), "As users, for the source: twin.", sources=UNIONABLE),
-    Key("source-groups", keytypes.NAMES, (), "As groups, for the source: twin.", sources=UNIONABLE),
-    Key("source-root-users", keytypes.NAMES, (), "As root-users, for the source: twin.", sources=UNIONABLE),
-    Key("source-root-groups", keytypes.NAMES, (), "As root-groups, for the source: twin.", sources=UNIONABLE),
+    Key("source-users", keytypes.NAMES, (), "As users, for the source: twin.", sources=CLONEABLE),
+    Key("source-groups", keytypes.NAMES, (), "As groups, for the source: twin.", sources=CLONEABLE),
+    Key("source-root-users", keytypes.NAMES, (), "As root-users, for the source: twin.", sources=CLONEABLE),
+    Key("source-root-groups", keytypes.NAMES, (), "As root-groups, for the source: twin.", sources=CLONEABLE),
     Key(
         "profile", keytypes.TEXT, "default",
         "The directory of fstab, copyfiles and nssdatabases that says what a session gets from the host.",
@@ -181,7 +284,7 @@ KEYS: tuple[Key, ...] = (
         "environment-filter", keytypes.REGEX, DEFAULT_ENVIRONMENT_FILTER,
         "Variables whose names this regular expression finds are never passed on.",
     ),
-    Key("shell", keytypes.OPTIONAL_PATH, "", "The shell to start where no command is given."),
+    Key("shell", keytypes.path("Shell", is_optional=True), "", "The shell to start where no command is given."),
     Key("user-modifiable-keys", keytypes.NAMES, (), "Custom keys that any permitted user may set for a session."),
     Key("root-modifiable-keys", keytypes.NAMES, (), "Custom keys that root may set for a session."),
     Key("active", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
@@ -213,10 +316,15 @@ def is_legal(key: Key, source: type[Source]) -> bool:
     return not key.sources or source in key.sources
 
 
-def value_of(chroot: Chroot, key: Key) -> Value:
-    """The value `key` has in `chroot`; its default where the chroot's source has no such key."""
+def value_of(chroot: Chroot, key: Key, session: Session | None = None) -> Value:
+    """The value `key` has in `chroot`, or in a session of it; its default where there is no such value."""
     if key.name == "type":
         return chroot.source.kind
-    holder = {Part.CHROOT: chroot, Part.SOURCE: chroot.source, Part.UNION: chroot.union}[key.part]
+    holder: Chroot | Source | Union | Session | None = {
+        Part.CHROOT: chroot,
+        Part.SOURCE: chroot.source,
+        Part.UNION: chroot.union,
+        Part.SESSION: session,
+    }[key.part]
     value: Value = getattr(holder, key.field, key.default)
     return value

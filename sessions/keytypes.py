@@ -137,14 +137,10 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in _text(text).split(",") if word)
 
 
-def _absolute_path(text: str) -> str:
+def _absolute_path(text: str, what: str = "Directory") -> str:
     if not _text(text).startswith("/"):
-        raise ValueError(f"{text!r} is not an absolute path; begin it with /")
+        raise ValueError(f"{text}: {what} must have an absolute path; begin it with /")
     return text
-
-
-def _optional_absolute_path(text: str) -> str:
-    return _absolute_path(text) if text else text
 
 
 def _absolute_paths(text: str) -> tuple[str, ...]:
@@ -206,11 +202,18 @@ def choice(*words: str, complaint: str = "") -> KeyType:
     return _text_type(" | ".join(words), parse)
 
 
+def path(what: str, *, is_optional: bool = False) -> KeyType:
+    """A type whose value is an absolute path, of something that schroot's message calls `what`."""
+
+    def parse(text: str) -> str:
+        return text if is_optional and not text else _absolute_path(text, what)
+
+    return _text_type("absolute path", parse)
+
+
 TEXT = _text_type("text", _text)
 BOOLEAN = KeyType("true | false", _boolean, _accept_boolean)
 NAMES = _list_type("list of names", _words, _text)
-PATH = _text_type("absolute path", _absolute_path)
-OPTIONAL_PATH = _text_type("absolute path", _optional_absolute_path)
 PATHS = _list_type("list of absolute paths", _absolute_paths, _absolute_path)
 REGEX = _text_type("regular expression", _regex)
 PERSONALITY = _text_type("personality", _personality)

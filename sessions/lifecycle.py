@@ -30,6 +30,7 @@ from sessions.linux import proc
 from sessions.locks import is_locked, session_lock
 from sessions.model import Chroot, Places, Plain, Session
 from sessions.newsession import HOST, Wish, new_session
+from sessions.sources import has_sessions
 from sessions.steps import Step
 
 
@@ -64,6 +65,11 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
             f"{chroot.name} is a plain chroot, which has no sessions",
             hint="set its type to directory in the configuration",
         )
+    if not has_sessions(chroot.source):
+        raise SessionNotUsable(
+            f"{chroot.name} is a {chroot.source.kind} chroot of which no sessions are wanted",
+            hint="take custom-session-cloneable = false out of the configuration",
+        )
     session = new_session(places, chroot, selected_name, wish)
     return session, setupd.plan(session)
 
@@ -71,8 +77,8 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
 def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
     """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
     need_root()
-    store.prepare(places)
     session, steps = plan(places, chroot, selected_name, wish)
+    store.prepare(places)
     with session_lock(places.lock_dir, session.id, signals_wait=True):
         if store.exists(places, session.id):
             raise SessionExists(session.id)

@@ -5,7 +5,7 @@ live copy (Session). Frozen data without behaviour that touches anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,77 @@ class File:
 
 
 @dataclass(frozen=True)
+class Loopback:
+    """A file that holds a file system, mounted by way of a loop device."""
+
+    kind: ClassVar[str] = "loopback"
+    file: str = ""
+    mount_options: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class BlockDevice:
+    """A block device that holds a file system; also what the twin of a snapshot of such a device is."""
+
+    kind: ClassVar[str] = "block-device"
+    device: str = ""
+    mount_options: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class LvmSnapshot:
+    """A logical volume, of which each session gets a snapshot."""
+
+    kind: ClassVar[str] = "lvm-snapshot"
+    device: str = ""
+    snapshot_options: str = ""
+    mount_options: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class BtrfsSnapshot:
+    """A subvolume of btrfs, of which each session gets a snapshot."""
+
+    kind: ClassVar[str] = "btrfs-snapshot"
+    source_subvolume: str = ""
+    snapshot_directory: str = ""
+
+
+@dataclass(frozen=True)
+class ZfsSnapshot:
+    """A dataset of ZFS: each session gets a clone of a snapshot of it, its source twin the dataset itself."""
+
+    kind: ClassVar[str] = "zfs-snapshot"
+    dataset: str = ""
+    snapshot_options: str = ""
+    mount_options: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Whatever the administrator's setup scripts mount as the root; they alone know what it is."""
+
+    kind: ClassVar[str] = "custom"
+    session_cloneable: bool = True
+    session_purgeable: bool = False
+    source_cloneable: bool = False
+
+
+@dataclass(frozen=True)
 class Host:
     """The running system itself, always below overlays; built in, never configured."""
 
     kind: ClassVar[str] = "host"
 
 
-Source = Plain | Directory | File | Host
-SOURCES: tuple[type[Source], ...] = (Plain, Directory, File, Host)
+Source = (
+    Plain | Directory | File | Loopback | BlockDevice | LvmSnapshot | BtrfsSnapshot | ZfsSnapshot | Custom | Host
+)  # fmt: skip
+SOURCES: tuple[type[Source], ...] = get_args(Source)
 
 
 @dataclass(frozen=True)
@@ -233,6 +296,12 @@ class Session:
     overlay_directory: str = ""
     underlay_directory: str = ""
     unpack_directory: str = ""
+    mount_device: str = ""
+    """What is mounted at the location, where that is no directory: a device, the file of a loop device, a dataset."""
+    snapshot: str = ""
+    """What is made for this session alone: a logical volume's device, a subvolume's path, a dataset's snapshot."""
+    snapshot_clone: str = ""
+    """The dataset that a ZFS snapshot is cloned to."""
     fstab: tuple[FstabLine, ...] = ()
     copyfiles: tuple[CopyLine, ...] = ()
     nssdatabases: tuple[str, ...] = ()

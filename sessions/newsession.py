@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 
-from sessions import environ, names
+from sessions import environ, names, sources
 from sessions.config import profile, shellfile
 from sessions.linux import mountinfo, proc
 from sessions.model import Chroot, CopyLine, File, Host, HostMount, Identity, Owner, Places, Session, Union
@@ -48,7 +48,8 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
     elif union.is_used:
         overlay = f"{union.overlay_directory}/{session_id}"
     boot_id = proc.boot_id()
-    inside = chroot.source.location.strip("/") if isinstance(chroot.source, File) else ""
+    inside = sources.inner_location(chroot.source).strip("/")
+    storage = sources.storage(chroot, session_id)
     session = Session(
         id=session_id,
         stamp=os.urandom(12).hex(),
@@ -66,6 +67,9 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         overlay_directory=overlay,
         underlay_directory=f"{union.underlay_directory}/{session_id}" if union.is_used and not is_host else "",
         unpack_directory=f"{places.unpack_dir}/{session_id}" if isinstance(chroot.source, File) else "",
+        mount_device=storage.mount_device,
+        snapshot=storage.snapshot,
+        snapshot_clone=storage.snapshot_clone,
         verbosity=wish.verbosity or chroot.message_verbosity,
     )
     if is_host:

@@ -7,8 +7,21 @@ import sys
 from collections.abc import Callable, Iterator
 
 from sessions.environ import is_purged
-from sessions.errors import SessionsError, StepFailed
-from sessions.model import Directory, File, Host, HostMount, Plain, Session
+from sessions.errors import SessionNotUsable, SessionsError, StepFailed
+from sessions.model import (
+    BlockDevice,
+    BtrfsSnapshot,
+    Custom,
+    Directory,
+    File,
+    Host,
+    HostMount,
+    Loopback,
+    LvmSnapshot,
+    Plain,
+    Session,
+    ZfsSnapshot,
+)
 from sessions.steps import Stage, Step
 from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
@@ -18,14 +31,19 @@ from sessions.steps.storage import UnpackedArchive
 
 __all__ = [
     "Bind",
+    "BlockDevice",
+    "BtrfsSnapshot",
     "CopyDatabases",
     "CopyFile",
+    "Custom",
     "Directory",
     "EndProcesses",
     "File",
     "FileSystem",
     "Host",
     "HostMount",
+    "Loopback",
+    "LvmSnapshot",
     "MakeLink",
     "MountPoint",
     "Overlay",
@@ -33,10 +51,12 @@ __all__ = [
     "Plain",
     "PrivateDirectory",
     "Session",
+    "SessionNotUsable",
     "Step",
     "StepFailed",
     "UnpackedArchive",
     "WriteFile",
+    "ZfsSnapshot",
     "is_purged",
     "main",
     "private_mounts",

@@ -7,18 +7,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
+from sessions import sources
 from sessions.cli.telling import COMPATIBLE_VERSION
 from sessions.keys import BY_NAME, KEYS, Key, Part, Status, is_legal, value_of
 from sessions.keytypes import show
-from sessions.model import Chroot, Directory, File, Identity, Plain, Session
+from sessions.model import (
+    BlockDevice,
+    BtrfsSnapshot,
+    Chroot,
+    Custom,
+    Directory,
+    File,
+    Host,
+    Identity,
+    Loopback,
+    LvmSnapshot,
+    Plain,
+    Session,
+    ZfsSnapshot,
+)
 
 # The source-* keys, which schroot keeps together.
 _SOURCE_KEYS = ("source-clone", "source-users", "source-groups", "source-root-users", "source-root-groups")
 # Lists that schroot keeps as sets.
 _SETS = ("user-modifiable-keys", "root-modifiable-keys")
 _ACCESS_KEYS = ("users", "groups", "root-users", "root-groups")
+# What schroot leaves out while it is at its default.
+_WRITTEN_IF_SET = ("personality", "custom-session-cloneable", "custom-source-cloneable")
+# A key that --config calls otherwise than the files do, and labels of --info that are not the keys' own names.
+_CONFIG_NAMES = {"zfs-dataset": "zfs-dataset-name"}
+_LABELS = {"ZFS-Source-Dataset": "zfs-dataset", "ZFS-Clone-Dataset": "zfs-clone-name"}
 
 
 class Shown(NamedTuple):
@@ -53,17 +73,15 @@ class Shown(NamedTuple):
     @property
     def is_cloned(self) -> bool:
         """Whether a session of it is a copy, so that there is an original to speak of."""
-        return not self.chroot.is_source and (isinstance(self.chroot.source, File) or self.chroot.union.is_used)
+        return sources.is_cloned(self.chroot)
 
 
 def location(shown: Shown) -> str:
     """Where its root is. A chroot whose sessions have one each has none; of an archive's, the end is known."""
     if shown.session:
         return shown.session.path
-    match shown.chroot.source:
-        case Plain(directory=path) | File(location=path):
-            return path
-    return ""
+    source = shown.chroot.source
+    return source.directory if isinstance(source, Plain) else sources.inner_location(source)
 
 
 def config(everything: Iterable[Shown]) -> str:
@@ -83,7 +101,7 @@ def config(everything: Iterable[Shown]) -> str:
 def _values(shown: Shown) -> dict[str, str]:
     """Every key with its value, those that are empty or a default too."""
     chroot, session = shown.chroot, shown.session
-    values = {key.name: _value(shown, key) for key in KEYS if _is_written(shown, key)}
+    values = {_CONFIG_NAMES.get(key.name, key.name): _value(shown, key) for key in KEYS if _is_written(shown, key)}
     values.update(chroot.custom)
     if session:
         values["name"] = session.id
@@ -97,16 +115,23 @@ def _is_written(shown: Shown, key: Key) -> bool:
     chroot = shown.chroot
     if key.status is Status.OBSOLETE or not is_legal(key, type(chroot.source)):
         return False
-    if key.internal:
-        return shown.session is not None
+    if _is_hidden(shown, key):
+        return False
     if key.name in _SOURCE_KEYS:
         return _has_source_keys(shown)
     if key.part is Part.UNION and not chroot.union.is_used:
-        # Only a directory could have one, and a twin of its has lost it.
-        return key.name == "union-type" and isinstance(chroot.source, Directory) and not shown.is_twin
-    if key.status is not Status.CURRENT or key.name == "personality":
+        # It could have had one, unless it is a twin, which has lost it.
+        return key.name == "union-type" and not isinstance(chroot.source, File | Host) and not shown.is_twin
+    if key.status is not Status.CURRENT or key.name in _WRITTEN_IF_SET:
         return value_of(chroot, key) != key.default
     return True
+
+
+def _is_hidden(shown: Shown, key: Key) -> bool:
+    """Whether it belongs to sessions and this is none, or the other way round; the twin of a dataset has no clone."""
+    if shown.session is None:
+        return key.internal
+    return key.configured_only or (key.part is Part.SESSION and not value_of(shown.chroot, key, shown.session))
 
 
 def _has_source_keys(shown: Shown) -> bool:
@@ -130,7 +155,7 @@ def _value(shown: Shown, key: Key, joint: str = ",") -> str:
             return session.overlay_directory
         if key.name == "union-underlay-directory":
             return session.underlay_directory
-    value = value_of(chroot, key)
+    value = value_of(chroot, key, session)
     if key.name in _SETS and isinstance(value, tuple):
         value = tuple(sorted(set(value)))
     return joint.join(value) if isinstance(value, tuple) else show(value)
@@ -166,27 +191,57 @@ def _rows(shown: Shown) -> Iterator[tuple[str, str]]:
     yield "Run Setup Scripts", show(not shown.is_plain)
     yield "Configuration Profile", _of(shown, "profile")
     yield "Script Configuration", _of(shown, "script-config")
-    yield "Session Managed", show(not shown.is_plain and session is None)
+    yield "Session Managed", show(sources.has_sessions(chroot.source) and session is None)
     yield "Session Cloned", show(shown.is_cloned and session is None)
-    yield "Session Purged", show(session is not None and (shown.is_cloned or isinstance(chroot.source, File)))
+    is_purged = sources.is_purged(chroot) or isinstance(chroot.source, File)
+    yield "Session Purged", show(session is not None and is_purged)
     yield from _unless_empty("Command Prefix", _of(shown, "command-prefix"))
     if session:
         yield "Mount Location", session.location
     yield from _unless_empty("Path", location(shown))
-    if isinstance(chroot.source, File):
-        yield from _labelled(shown, "File File-Repack")
-        yield from _unless_empty("Location", chroot.source.location)
-    else:
-        yield from _labelled(shown, "Directory")
+    yield from _type_rows(shown)
     yield from _labelled(shown, "Personality User-Modifiable-Keys Root-Modifiable-Keys")
     yield "User Data", ""
     for name, value in chroot.custom:
         yield f"  {name}", value
+    if isinstance(chroot.source, ZfsSnapshot):
+        yield from _twin_rows(shown)
+    if not isinstance(chroot.source, File):
+        yield from _if_set(shown, "Mount-Device Mount-Options Location")
     yield from _union_rows(shown)
     if session:
         yield "Original Chroot Name", chroot.name
         yield "Selected Chroot Name", session.selected_name
         yield "Session ID", session.id
+    if not isinstance(chroot.source, ZfsSnapshot):
+        yield from _twin_rows(shown)
+
+
+def _type_rows(shown: Shown) -> Iterator[tuple[str, str]]:
+    """What the type of the chroot has for itself."""
+    match shown.chroot.source:
+        case Plain() | Directory():
+            yield from _labelled(shown, "Directory")
+        case File():
+            yield from _labelled(shown, "File File-Repack")
+            yield from _if_set(shown, "Location")
+        case Loopback():
+            yield from _if_set(shown, "File")
+        case BlockDevice():
+            yield from _if_set(shown, "Device")
+        case LvmSnapshot():
+            yield from _if_set(shown, "Device LVM-Snapshot-Device LVM-Snapshot-Options")
+        case BtrfsSnapshot():
+            yield from _if_set(shown, "Btrfs-Source-Subvolume Btrfs-Snapshot-Directory Btrfs-Snapshot-Name")
+        case ZfsSnapshot():
+            yield from _if_set(shown, "ZFS-Source-Dataset ZFS-Snapshot-Name ZFS-Clone-Dataset ZFS-Snapshot-Options")
+        case Custom() | Host():
+            pass
+        case unknown:
+            assert_never(unknown)
+
+
+def _twin_rows(shown: Shown) -> Iterator[tuple[str, str]]:
     if _has_source_keys(shown):
         yield from _labelled(shown, "Source-Users Source-Groups Source-Root-Users Source-Root-Groups")
 
@@ -202,9 +257,17 @@ def _union_rows(shown: Shown) -> Iterator[tuple[str, str]]:
 def _labelled(shown: Shown, labels: str) -> Iterator[tuple[str, str]]:
     """Rows whose labels are the names of keys, capitalised; keys that the kind of chroot does not have are left out."""
     for label in labels.split():
-        key = BY_NAME[label.lower()]
+        key = BY_NAME[_LABELS.get(label, label.lower())]
         if is_legal(key, type(shown.chroot.source)):
             yield label.replace("-", " "), _value(shown, key, " ")
+
+
+def _if_set(shown: Shown, labels: str) -> Iterator[tuple[str, str]]:
+    """As :func:`_labelled`, without those that have no value here."""
+    for label in labels.split():
+        key = BY_NAME[_LABELS.get(label, label.lower())]
+        if is_legal(key, type(shown.chroot.source)) and not _is_hidden(shown, key):
+            yield from _unless_empty(label.replace("-", " "), _value(shown, key, " "))
 
 
 def _of(shown: Shown, name: str) -> str:

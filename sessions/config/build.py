@@ -8,16 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from sessions import keys, names
+from sessions import keys, names, sources
 from sessions.config import custom
 from sessions.config.raw import ERROR, WARNING, Dialect, Problem, RawFile, RawSection
 from sessions.errors import InvalidName
 from sessions.keys import Key, Part, Status
 from sessions.keytypes import BOOLEAN, PERSONALITY, REGEX, Value
-from sessions.model import Chroot, Directory, Places, Plain, Source, Union
-
-# Types of schroot's that are known and not opened yet: to call them unknown would send people looking for a typo.
-UNSUPPORTED_TYPES = ("loopback", "block-device", "lvm-snapshot", "btrfs-snapshot", "zfs-snapshot", "custom")
+from sessions.model import Chroot, Custom, Directory, File, Places, Plain, Source, Union
 
 # Keys of schroot's session files, which it refuses in a configuration file.
 _DISALLOWED = ("name", "mount-location")
@@ -99,11 +96,11 @@ def build(section: RawSection, raw: RawFile, places: Places) -> Built:
     if source is not None:
         settings, given = _read_values(source, report)
         _check_required(source, settings, report)
-        _drop_source_keys(source, settings, report)
         if "script-config" in settings:
             settings["profile"] = ""
         pairs = custom.merge(settings, given, report)
         chroot = _assemble(section.name, source, settings, pairs, places)
+        chroot = _without_source_keys(chroot, settings, report)
         _check_root(chroot, report)
         _check_size(chroot.union, settings, report)
     aliases = _aliases(report)
@@ -130,13 +127,8 @@ def _source_type(report: Report) -> type[Source] | None:
     key = keys.BY_NAME["type"]
     if key.name not in report.section.values:
         return keys.TYPES[str(key.default)]
-    value = report.section.values[key.name][0]
-    if value in UNSUPPORTED_TYPES:
-        remedy = "use one of " + ", ".join(keys.TYPES) + ", or keep this chroot with schroot"
-        report.error(key.name, f"type ‘{value}’ cannot be opened by this version", remedy)
-        return None
     try:
-        return keys.TYPES[str(key.value_type.accept(value))]
+        return keys.TYPES[str(key.value_type.accept(report.section.values[key.name][0]))]
     except ValueError as error:
         report.refuse(key.name, error)
         return None
@@ -168,7 +160,7 @@ def _read_values(source: type[Source], report: Report) -> tuple[Settings, dict[s
 
 def _is_legal(key: Key, source: type[Source], report: Report) -> bool:
     """As the table says; but schroot ignores a union over a file, whatever it says, and so do its files here."""
-    return keys.is_legal(key, source) and (report.is_native or key.part is not Part.UNION or source is Directory)
+    return keys.is_legal(key, source) and (report.is_native or key.part is not Part.UNION or source is not File)
 
 
 def _read_value(key: Key, value: object, settings: Settings, report: Report) -> None:
@@ -247,13 +239,19 @@ def _written_as(key: Key) -> tuple[str, ...]:
     return (key.name, _OLD_DIRECTORY) if key.name == "directory" else (key.name,)
 
 
-def _drop_source_keys(source: type[Source], settings: Settings, report: Report) -> None:
+def _without_source_keys(chroot: Chroot, settings: Settings, report: Report) -> Chroot:
     """Take out the keys of a ``source:`` twin that cannot exist, as a directory without a union has none."""
-    if source is not Directory or settings.get("union-type", "none") != "none":
-        return
-    for name in [name for name in settings if name.startswith("source-")]:
-        del settings[name]
-        report.warn(name, f"‘{name}’ has no effect without a union", "set union-type = overlay, or remove the line")
+    useless = [key for key in keys.KEYS if key.name.startswith("source-") and key.name in settings]
+    if not useless or sources.is_cloned(chroot):
+        return chroot
+    is_custom = isinstance(chroot.source, Custom)
+    needed = "custom-source-cloneable = true" if is_custom else "union-type = overlay"
+    for key in useless:
+        del settings[key.name]
+        reason = f"Configuration key name ‘{key.name}’ is not a permitted name. There is no source: twin."
+        report.warn(key.name, reason, f"set {needed}, or remove the line")
+    unset: dict[str, Any] = {key.field: key.default for key in useless}
+    return replace(chroot, **unset)
 
 
 def _check_root(chroot: Chroot, report: Report) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sessions import names
+from sessions import names, sources
 from sessions.config.build import Built, Origins, is_host_root
 from sessions.config.raw import WARNING, Problem
 from sessions.errors import ConfigError, NotFound
-from sessions.model import Chroot, Directory, File, Union
+from sessions.model import Chroot, Union
 
 _SOURCE_ENDING = "-source"
 _SOURCE_DESCRIPTION = " (source chroot)"
@@ -74,16 +74,14 @@ def has_twin(chroot: Chroot) -> bool:
 
     Never for ``/``: a twin of that would set up its sessions in the host itself.
     """
-    is_cloned = isinstance(chroot.source, File) or (isinstance(chroot.source, Directory) and chroot.union.is_used)
-    return chroot.source_clone and is_cloned and not chroot.is_source and not is_host_root(chroot)
+    return chroot.source_clone and sources.is_cloned(chroot) and not is_host_root(chroot)
 
 
 def source_twin(chroot: Chroot) -> Chroot:
     """The same chroot without its union, for those whom its source-* keys name: its sessions change the original."""
-    source = replace(chroot.source, repack=True) if isinstance(chroot.source, File) else chroot.source
     return replace(
         chroot,
-        source=source,
+        source=sources.twin_of(chroot.source),
         union=Union(),
         description=chroot.description and chroot.description + _SOURCE_DESCRIPTION,
         users=chroot.source_users,

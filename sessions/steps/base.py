@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, assert_never
 
-from sessions.model import Directory, File, Host, Plain, Session
+from sessions.model import (
+    BlockDevice,
+    BtrfsSnapshot,
+    Custom,
+    Directory,
+    File,
+    Host,
+    Loopback,
+    LvmSnapshot,
+    Plain,
+    Session,
+    ZfsSnapshot,
+)
 
 Note = dict[str, Any]
 
@@ -104,7 +116,9 @@ def original_root(session: Session) -> str:
             return directory
         case File():
             return session.unpack_directory + session.path.removeprefix(session.location)
-        case Host():
-            return session.path
+        case BtrfsSnapshot():
+            return session.snapshot
+        case Loopback() | BlockDevice() | LvmSnapshot() | ZfsSnapshot() | Custom() | Host():
+            return session.path  # which has no other name
         case unknown:
             assert_never(unknown)

@@ -144,7 +144,7 @@ def test_mistakes_in_toml_break_their_section(places: Places, line: str, key: st
         ('[chroot.""]\ndirectory = "/srv"\n', ": Invalid name"),
         ('[chroot.a]\ntype = "foo"\n', "Unknown chroot type ‘foo’"),
         ('[chroot.a]\ntype = ["plain"]\n', "wants a string, not a list"),
-        ('[chroot.a]\ntype = "zfs-snapshot"\n', "type ‘zfs-snapshot’ cannot be opened by this version"),
+        ('[chroot.a]\ntype = "zfs-snapshot"\n', "Required key ‘zfs-dataset’ is missing"),
         ('[chroot.a]\ntype = "file"\n', "Required key ‘file’ is missing"),
         ('[chroot.a]\ntype = "plain"\ndirectory = "/"\n', "the directory / is the host itself"),
         ("[chroot]\na = 1\n", "‘a’ wants a table, not a number"),

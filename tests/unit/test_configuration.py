@@ -48,7 +48,7 @@ def test_a_broken_chroot_says_why_under_all_its_names(places: Places) -> None:
     for namespace, name in [("chroot", "a"), ("chroot", "b"), ("source", "a"), ("source", "b")]:
         with pytest.raises(ConfigError) as caught:
             configuration.find(namespace, name)
-        assert caught.value.text == f"{file}, line 4, [a] directory: 'x' is not an absolute path"
+        assert caught.value.text == f"{file}, line 4, [a] directory: x: Directory must have an absolute path"
         assert caught.value.hint == "begin it with /"
     assert configuration.names("chroot", True) == []
 

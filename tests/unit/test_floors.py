@@ -17,7 +17,7 @@ LONGEST_FILE_LINES = 450
 FLOORS = (
     ("errors",),
     ("linux",),
-    ("model", "names", "keys", "keytypes", "access", "environ", "mountoptions", "records"),
+    ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "records"),
     ("config",),
     ("steps", "journal", "locks", "engine"),
     (

@@ -1,0 +1,269 @@
+"""Every type of chroot: its keys in both dialects, its source twin, and the names that a session of it will own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from configuring import load_schroot, load_toml, places_in, summary
+
+from sessions import sources
+from sessions.config.configuration import has_twin, source_twin
+from sessions.keys import CLONEABLE, TYPES, UNIONABLE
+from sessions.model import (
+    SOURCES,
+    BlockDevice,
+    BtrfsSnapshot,
+    Chroot,
+    Custom,
+    Directory,
+    File,
+    Host,
+    Loopback,
+    LvmSnapshot,
+    Places,
+    Plain,
+    Source,
+    Union,
+    ZfsSnapshot,
+)
+from sessions.sources import Storage
+
+# Type -> its own keys as schroot.conf has them, and what they make.
+EVERY: dict[str, tuple[dict[str, str], Source]] = {
+    "plain": ({"directory": "/srv"}, Plain("/srv")),
+    "directory": ({"directory": "/srv"}, Directory("/srv")),
+    "file": ({"file": "/x.tar", "location": "/in"}, File("/x.tar", "/in")),
+    "loopback": (
+        {"file": "/x.img", "location": "/in", "mount-options": "-o noatime"},
+        Loopback("/x.img", "-o noatime", "/in"),
+    ),
+    "block-device": (
+        {"device": "/dev/x", "location": "/in", "mount-options": "-o noatime"},
+        BlockDevice("/dev/x", "-o noatime", "/in"),
+    ),
+    "lvm-snapshot": (
+        {
+            "device": "/dev/vg/x",
+            "location": "/in",
+            "lvm-snapshot-options": "--size 2G",
+            "mount-options": "-o noatime",
+        },
+        LvmSnapshot("/dev/vg/x", "--size 2G", "-o noatime", "/in"),
+    ),
+    "btrfs-snapshot": (
+        {"btrfs-snapshot-directory": "/snap", "btrfs-source-subvolume": "/sub"},
+        BtrfsSnapshot("/sub", "/snap"),
+    ),
+    "zfs-snapshot": (
+        {"location": "/in", "mount-options": "-o noatime", "zfs-dataset": "p/a", "zfs-snapshot-options": "-o a=b"},
+        ZfsSnapshot("p/a", "-o a=b", "-o noatime", "/in"),
+    ),
+    "custom": (
+        {
+            "custom-session-cloneable": "true",
+            "custom-session-purgeable": "true",
+            "custom-source-cloneable": "true",
+        },
+        Custom(True, True, True),
+    ),
+}
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return places_in(tmp_path)
+
+
+def schroots(kind: str, more: str = "", without: str = "") -> str:
+    own, _source = EVERY[kind]
+    return f"[a]\ntype={kind}\n{more}" + "".join(f"{key}={own[key]}\n" for key in own if key != without)
+
+
+def native(kind: str) -> str:
+    lines = (
+        f"{key} = {value}" if key.startswith("custom-") else f'{key} = "{value}"'
+        for key, value in EVERY[kind][0].items()
+    )
+    return "\n".join(("[chroot.a]", f'type = "{kind}"', *lines))
+
+
+def test_there_are_no_others() -> None:
+    assert list(EVERY) == list(TYPES)
+    assert {*TYPES.values(), Host} == {*SOURCES}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_both_dialects_say_the_same(places: Places, kind: str) -> None:
+    first = load_schroot(places, schroots(kind))
+    second = load_toml(places, native(kind).replace("chroot.a", "chroot.b"))
+    assert first.problems == second.problems == ()
+    assert first.chroots["a"].source == second.chroots["b"].source == EVERY[kind][1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("plain", "directory"),
+        ("directory", "directory"),
+        ("file", "file"),
+        ("loopback", "file"),
+        ("block-device", "device"),
+        ("lvm-snapshot", "device"),
+        ("lvm-snapshot", "lvm-snapshot-options"),
+        ("btrfs-snapshot", "btrfs-source-subvolume"),
+        ("btrfs-snapshot", "btrfs-snapshot-directory"),
+        ("zfs-snapshot", "zfs-dataset"),
+    ],
+)
+def test_required(places: Places, kind: str, key: str) -> None:
+    configuration = load_schroot(places, schroots(kind, without=key))
+    assert summary(configuration) == [("error", 1, "a", "", f"Required key ‘{key}’ is missing")]
+    assert configuration.chroots == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "what"),
+    [
+        ("loopback", "file", "File"),
+        ("loopback", "location", "Location"),
+        ("block-device", "device", "Device"),
+        ("block-device", "location", "Location"),
+        ("lvm-snapshot", "device", "Device"),
+        ("btrfs-snapshot", "btrfs-source-subvolume", "Directory"),
+        ("btrfs-snapshot", "btrfs-snapshot-directory", "Directory"),
+        ("zfs-snapshot", "location", "Location"),
+        ("block-device", "union-overlay-directory", "Union overlay"),
+        ("loopback", "union-underlay-directory", "Union underlay"),
+    ],
+)
+def test_paths_are_absolute(places: Places, kind: str, key: str, what: str) -> None:
+    configuration = load_schroot(places, schroots(kind, more=f"{key}=x\n", without=key))
+    assert summary(configuration) == [("error", 3, "a", key, f"x: {what} must have an absolute path")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("file", "file-repack"),
+        ("loopback", "mount-device"),
+        ("block-device", "mount-device"),
+        ("lvm-snapshot", "lvm-snapshot-device"),
+        ("btrfs-snapshot", "btrfs-snapshot-name"),
+        ("zfs-snapshot", "zfs-snapshot-name"),
+        ("zfs-snapshot", "zfs-clone-name"),
+        ("plain", "name"),
+        ("custom", "mount-location"),
+    ],
+)
+def test_keys_of_sessions_are_refused(places: Places, kind: str, key: str) -> None:
+    configuration = load_schroot(places, schroots(kind, more=f"{key}=/x\n"))
+    assert summary(configuration) == [("error", 3, "a", key, f"Disallowed key ‘{key}’ used")]
+
+
+WITHOUT_MEANING = [
+    (kind, key)
+    for kind, (own, _source) in EVERY.items()
+    for key, others in (
+        ("union-type", ("directory", "loopback", "block-device")),
+        ("mount-options", ()),
+        ("location", ("plain", "directory")),
+        ("device", ()),
+        ("zfs-clone-name", ("zfs-snapshot",)),
+    )
+    if key not in own and kind not in others
+]
+
+
+@pytest.mark.parametrize(("kind", "key"), WITHOUT_MEANING)
+def test_a_key_without_meaning_is_a_warning(places: Places, kind: str, key: str) -> None:
+    configuration = load_schroot(places, schroots(kind, more=f"{key}=/x\n"))
+    ((severity, line, _section, _key, reason),) = summary(configuration)
+    assert (severity, line) == ("warning", 3)
+    assert reason.startswith(f"Configuration key name ‘{key}’ is not a permitted name.")
+    assert configuration.chroots["a"].source == EVERY[kind][1]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_keys_of_a_twin_that_is_none_are_ignored(places: Places, kind: str) -> None:
+    text = schroots(kind, more="source-users=u\nsource-clone=false\n").replace("source-cloneable=true", "x.y=1")
+    configuration = load_schroot(places, text)
+    chroot = configuration.chroots["a"]
+    is_cloned = kind in ("file", "lvm-snapshot", "btrfs-snapshot", "zfs-snapshot")
+    assert (chroot.source_users, chroot.source_clone) == ((("u",), False) if is_cloned else ((), True))
+    ignored = {problem.key for problem in configuration.problems if problem.key.startswith("source-")}
+    assert ignored == (set() if is_cloned else {"source-clone", "source-users"})
+
+
+@pytest.mark.parametrize(
+    ("chroot", "twin"),
+    [
+        (Chroot("a", Plain("/d")), None),
+        (Chroot("a", Directory("/d")), None),
+        (Chroot("a", Directory("/d"), Union("overlay")), Directory("/d")),
+        (Chroot("a", File("/f", "/in")), File("/f", "/in", repack=True)),
+        (Chroot("a", Loopback("/f", "-r", "/in")), None),
+        (Chroot("a", Loopback("/f", "-r", "/in"), Union("overlay")), Loopback("/f", "-r", "/in")),
+        (Chroot("a", BlockDevice("/f", "-r", "/in")), None),
+        (Chroot("a", BlockDevice("/f", "-r", "/in"), Union("overlay")), BlockDevice("/f", "-r", "/in")),
+        (Chroot("a", LvmSnapshot("/dev/v/l", "-L1", "-r", "/in")), BlockDevice("/dev/v/l", "-r", "/in")),
+        (Chroot("a", BtrfsSnapshot("/sub", "/snap")), Directory("/sub")),
+        (Chroot("a", ZfsSnapshot("p/a", "-o", "-r", "/in")), ZfsSnapshot("p/a", "-o", "-r", "/in")),
+        (Chroot("a", Custom()), None),
+        (Chroot("a", Custom(source_cloneable=True)), Custom(source_cloneable=True)),
+        (Chroot("a", Host(), Union("overlay")), None),
+    ],
+)
+def test_the_twin(chroot: Chroot, twin: Source | None) -> None:
+    assert has_twin(chroot) == (twin is not None) == sources.is_cloned(chroot)
+    if twin is not None:
+        made = source_twin(chroot)
+        assert (made.source, made.union, made.is_source) == (twin, Union(), True)
+        assert not has_twin(made)
+        assert not sources.is_purged(made)
+
+
+@pytest.mark.parametrize(
+    ("chroot", "purged"),
+    [
+        (Chroot("a", Plain("/d")), False),
+        (Chroot("a", Directory("/d")), False),
+        (Chroot("a", BlockDevice("/d")), False),
+        (Chroot("a", BlockDevice("/d"), Union("overlay")), True),
+        (Chroot("a", LvmSnapshot("/d")), True),
+        (Chroot("a", BtrfsSnapshot("/d", "/e")), True),
+        (Chroot("a", ZfsSnapshot("p/d")), True),
+        (Chroot("a", Custom(source_cloneable=True)), False),
+        (Chroot("a", Custom(session_purgeable=True)), True),
+        (Chroot("a", Custom(session_purgeable=True), is_source=True), False),
+    ],
+)
+def test_which_trees_go_with_the_session(chroot: Chroot, purged: bool) -> None:
+    assert sources.is_purged(chroot) is purged
+
+
+@pytest.mark.parametrize(
+    ("chroot", "storage"),
+    [
+        (Chroot("a", Directory("/d")), Storage()),
+        (Chroot("a", Loopback("/x.img")), Storage("/x.img")),
+        (Chroot("a", BlockDevice("/dev/x")), Storage("/dev/x")),
+        (Chroot("a", LvmSnapshot("/dev/vg/x")), Storage("/dev/vg/s1", "/dev/vg/s1")),
+        (Chroot("a", BtrfsSnapshot("/sub", "/snap")), Storage("", "/snap/s1")),
+        (Chroot("a", ZfsSnapshot("p/a")), Storage("p/a/schroot-s1", "p/a@s1", "p/a/schroot-s1")),
+        (Chroot("a", ZfsSnapshot("p/a"), is_source=True), Storage("p/a")),
+        (Chroot("a", Custom()), Storage()),
+    ],
+)
+def test_the_names_a_session_owns(chroot: Chroot, storage: Storage) -> None:
+    assert sources.storage(chroot, "s1") == storage
+
+
+def test_sessions() -> None:
+    without = [source for source in SOURCES if not sources.has_sessions(source())]
+    assert without == [Plain]
+    assert not sources.has_sessions(Custom(session_cloneable=False))
+
+
+def test_what_can_have_a_union_has_a_twin_to_change_the_original() -> None:
+    assert set(UNIONABLE) < set(CLONEABLE)
