@@ -24,6 +24,7 @@ from sessions.model import (
 )
 from sessions.steps import Stage, Step
 from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
+from sessions.steps.foreign import ForeignMountPoint, ForeignRoot, RootIsMounted
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
 from sessions.steps.overlay import Overlay
 from sessions.steps.processes import EndProcesses
@@ -40,6 +41,8 @@ __all__ = [
     "EndProcesses",
     "File",
     "FileSystem",
+    "ForeignMountPoint",
+    "ForeignRoot",
     "Host",
     "HostMount",
     "Loopback",
@@ -50,6 +53,7 @@ __all__ = [
     "OwnedTree",
     "Plain",
     "PrivateDirectory",
+    "RootIsMounted",
     "Session",
     "SessionNotUsable",
     "Step",

@@ -75,6 +75,11 @@ type = "file"
 file = "{base}/archive/chroot.tar.gz"
 profile = "minimal"
 
+[chroot.custom]
+type = "custom"
+custom-session-purgeable = true
+profile = "minimal"
+
 [chroot.covered]
 type = "file"
 file = "{base}/archive/chroot.tar.gz"

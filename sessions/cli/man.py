@@ -36,7 +36,7 @@ def _lines(key: Key) -> Iterator[str]:
         facts.append(f"Default: {_escaped(default)}.")
     if key.sources:
         kinds = ", ".join(name for name, source in TYPES.items() if source in key.sources)
-        facts.append(f"For chroots of type {kinds}.")
+        facts.append(f"For chroots of type {_escaped(kinds)}.")
     if key.variable:
         facts.append(f"Setup scripts see it as {key.variable}.")
     if facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sessions import records
 from sessions.steps.base import Context, Note, Stage, Step
 from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
-from sessions.steps.foreign import RunScript
+from sessions.steps.foreign import ForeignMountPoint, ForeignRoot, RootIsMounted, RunScript
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
 from sessions.steps.overlay import Overlay
 from sessions.steps.processes import EndProcesses
@@ -29,6 +29,9 @@ KINDS: dict[str, type[Step]] = {
         CopyFile,
         CopyDatabases,
         RunScript,
+        ForeignRoot,
+        ForeignMountPoint,
+        RootIsMounted,
     )
 }
 

@@ -1,4 +1,4 @@
-"""The step that runs an administrator's own setup script, as schroot does."""
+"""The step that runs an administrator's own setup script, as schroot does; and the root that such scripts make."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from sessions import environ
 from sessions.errors import Interrupted, StepFailed
-from sessions.linux import proc, run
+from sessions.linux import files, mountinfo, proc, removal, run
 from sessions.linux.signals import STOPPING, pending
-from sessions.steps.base import Context, Stage, Step
+from sessions.steps.base import Context, Note, Stage, Step
+from sessions.steps.unmounting import is_mounted, unmount
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,101 @@ class RunScript(Step):
     def describe(self) -> str:
         """One line."""
         return f"run {self.path}"
+
+
+@dataclass(frozen=True)
+class ForeignRoot(Step):
+    """The place where scripts of an administrator mount the root of a custom chroot: nothing on the way up.
+
+    It is planned before those scripts, so that its undo comes after theirs and takes away what they have left there.
+    """
+
+    kind: ClassVar[str] = "foreign-root"
+    path: str
+
+    def check(self, context: Context) -> Note:
+        """Refuse a name that is taken."""
+        if os.path.lexists(self.path):
+            raise StepFailed(f"{self.path} exists already", hint=f"if nothing uses it: rmdir {self.path}")
+        return {}
+
+    def do(self, context: Context) -> None:
+        """Nothing."""
+
+    def is_present(self, context: Context) -> bool:
+        """There is nothing to do again."""
+        return True
+
+    def undo(self, context: Context) -> None:
+        """Unmount what is still mounted there, and remove the place, which is empty but for what a failure has left."""
+        place = os.path.realpath(self.path)
+        while below := mountinfo.below(mountinfo.read(), place):
+            target = below[0].target
+            context.say("W", f"{target} was left mounted by the setup scripts of {context.session.chroot.name}")
+            unmount(target, context)
+        removal.remove_tree(self.path)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"(at the end: unmount what scripts have left at {self.path})"
+
+
+@dataclass(frozen=True)
+class ForeignMountPoint(Step):
+    """The directory of a custom chroot's root, unless a script has made it already; it goes with the ForeignRoot."""
+
+    kind: ClassVar[str] = "foreign-mount-point"
+    path: str
+
+    @property
+    def is_marked(self) -> bool:
+        """What an earlier step takes away needs no mark of its own."""
+        return False
+
+    def do(self, context: Context) -> None:
+        """Make it if it is missing."""
+        try:
+            files.make_directory(self.path, 0o755)
+        except FileExistsError:
+            pass
+
+    def is_present(self, context: Context) -> bool:
+        """Whether it is there."""
+        return os.path.isdir(self.path)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"make the mount point {self.path}, unless a script has"
+
+
+@dataclass(frozen=True)
+class RootIsMounted(Step):
+    """Scripts of the administrator have mounted a root by now: without one, nothing must be written in its place."""
+
+    kind: ClassVar[str] = "root-is-mounted"
+    path: str
+
+    @property
+    def is_marked(self) -> bool:
+        """It changes nothing."""
+        return False
+
+    def do(self, context: Context) -> None:
+        """Raise unless something is mounted there."""
+        if not self.is_present(context):
+            chroot = context.session.chroot
+            raise StepFailed(
+                f"no setup script has mounted a root for {chroot.source.kind} chroot {chroot.name} at {self.path}",
+                hint="put one that does into setup.d, with a name before 10mount: see schroot-setup(5)",
+            )
+
+    def is_present(self, context: Context) -> bool:
+        """Whether something is mounted there."""
+        try:
+            return is_mounted(os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return False
+
+    def describe(self) -> str:
+        """One line."""
+        return f"see that a root is mounted at {self.path}"

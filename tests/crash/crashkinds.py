@@ -66,6 +66,30 @@ fi
 """
 )
 
+# Makes the root of a custom chroot: an overlay of its own.
+ROOT = (
+    HEAD
+    + """
+layer="@BASE@/outside/$SESSION_ID"
+if [ "$1" = setup-stop ]; then
+    here 4
+    if mountpoint -q "$CHROOT_MOUNT_LOCATION"; then
+        umount "$CHROOT_MOUNT_LOCATION"
+    fi
+    here 5
+    rm -rf "$layer"
+    here 6
+else
+    here 1
+    mkdir -p "$CHROOT_MOUNT_LOCATION" "$layer/upper" "$layer/work"
+    here 2
+    mountpoint -q "$CHROOT_MOUNT_LOCATION" || mount -t overlay root "$CHROOT_MOUNT_LOCATION" \\
+        -o "lowerdir=@BASE@/chroot,upperdir=$layer/upper,workdir=$layer/work"
+    here 3
+fi
+"""
+)
+
 # What schroot leaves in a directory that has no union: the copies of the host's files, and the chroot's name.
 COPIES = frozenset(f"etc/{name}" for name in ("resolv.conf", "passwd", "shadow", "group", "gshadow", "debian_chroot"))
 
@@ -111,6 +135,7 @@ KINDS = {
         Kind("script-in-directory", "plain", scripts={"30script": SCRIPT}, changes_original=True),
         Kind("script-with-daemons", "minimal", automatic=True, scripts={"30daemons": DAEMONS}, lasts=False),
         Kind("mount-programs", "programs"),
+        Kind("custom", "custom", scripts={"05root": ROOT}),
         Kind("host", "host", automatic=True, lasts=False),
     )
 }
