@@ -20,11 +20,15 @@ from sessions.steps import Context, Note, Stage, Step
 
 @dataclass(frozen=True)
 class Settings:
-    """How a walk is made: who hears of it, whether force is used, and how long a foreign script may take."""
+    """How a walk is made: who hears of it, whether force is used, and how long a foreign script may take.
+
+    `seen` is the session as foreign scripts are told of it: by whom, for whom and how talkative this call of ours is.
+    """
 
     say: Callable[[str, str], None] = lambda letter, line: None
     force: bool = False
     script_timeout_s: float | None = None
+    seen: Callable[[Session], Session] = lambda session: session
 
 
 def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: bool) -> Context:
@@ -35,6 +39,7 @@ def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: b
         succeeded=succeeded,
         force=settings.force,
         script_timeout_s=settings.script_timeout_s,
+        seen=settings.seen(journal.session),
     )
 
 

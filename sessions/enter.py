@@ -33,7 +33,8 @@ class Request:
 
     `directory` is the one asked for; without it, `working_directory`, the caller's own, is tried. `environment` is the
     caller's. `say` hears, before anything is executed, of what could not be as it was asked for ("W") and, if
-    `verbosity`, or without one the chroot's, is verbose, of what is about to be executed ("I").
+    `verbosity`, or without one the chroot's, is verbose, of what is about to be executed ("I"). `log` hears of what is
+    executed as root or as somebody else than the caller.
     """
 
     argv: tuple[str, ...]
@@ -46,6 +47,7 @@ class Request:
     preserve_environment: bool = False
     verbosity: str = ""
     say: Callable[[str, str], None] = lambda letter, line: None
+    log: Callable[[str], None] = lambda line: None
 
     @property
     def is_login_shell(self) -> bool:
@@ -70,6 +72,8 @@ class Prepared:
     announcement: str
     """What is about to be executed, in words; empty if nobody wants to know."""
     say: Callable[[str, str], None]
+    log: Callable[[], None]
+    """Writes down that it is executed."""
     warnings: tuple[str, ...] = ()
 
 
@@ -94,10 +98,11 @@ def prepare(session: Session, request: Request) -> Prepared:
         user = replace(request.user, shell=shell)
         command, program = words[0], shell
         running = f"{'login ' if is_plain else ''}shell: ‘{shell}’"
+        record = f"{'login ' if is_plain else ''}shell: '{shell}'"
     else:
         words, user = request.argv, request.user
         command, program = " ".join(words), words[0]
-        running = f"command: “{command}”"
+        running, record = f"command: “{command}”", f'command: "{command}"'
     given = dict(request.environment)
     if request.is_login_shell and preserve:
         given["SHELL"] = user.shell
@@ -118,6 +123,7 @@ def prepare(session: Session, request: Request) -> Prepared:
         program,
         _announcement(session, request, running),
         request.say,
+        _logger(session, request, record),
         tuple(warnings),
     )
 
@@ -137,6 +143,14 @@ def _announcement(session: Session, request: Request, running: str) -> str:
         return ""
     who = f"({request.caller.name}→{request.user.name}) " if request.caller.uid != request.user.uid else ""
     return f"[{session.id} chroot] {who}Running {running}"
+
+
+def _logger(session: Session, request: Request, record: str) -> Callable[[], None]:
+    """What writes down who runs what as whom; to run something as oneself, unless as root, is nobody's business."""
+    caller, user = request.caller, request.user
+    if user.uid != 0 and user.uid == caller.uid:
+        return lambda: None
+    return lambda: request.log(f"[{session.id} chroot] ({caller.name}->{user.name}) Running {record}")
 
 
 def _candidates(program: str, path: str) -> tuple[bytes, ...]:
@@ -207,7 +221,10 @@ def spawn(session: Session, prepared: Prepared, descriptors: Sequence[int] = (0,
             directory, candidates = prepared.directories[0], prepared.candidates
             outcome = spawning.spawn(root_fd, directory, descriptors, candidates, words, environment)
             if not isinstance(outcome, spawning.Failure):
+                prepared.log()
                 return Child(outcome, ())
+            if outcome.stage == "execute":
+                prepared.log()
             if outcome.stage != "thread":
                 raise _failure(prepared, outcome.stage, outcome.errno)
         return _fork(root_fd, prepared, descriptors)
@@ -245,6 +262,7 @@ def _fork(root_fd: int, prepared: Prepared, descriptors: Sequence[int]) -> Child
                 prepared.say("W", warning)
             if prepared.announcement:
                 prepared.say("I", prepared.announcement)
+            prepared.log()
             with suppress(BrokenPipeError):  # it was killed at the gate, which its status will tell
                 os.write(gate_write, b"g")
             last = _read(report_read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sessions.errors import Interrupted
@@ -39,8 +39,10 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def wait(pid: int) -> int:
+def wait(pid: int, hear: Callable[[int], bool] = lambda signum: True) -> int:
     """Wait for the child `pid`, passing on every signal we get; return its status as Popen.returncode does.
+
+    `hear` is told of each first, and may keep it from being passed on.
 
     To be called within :func:`signals_blocked`. What the terminal sends reaches the child by itself, since it is in
     our process group, and is not sent twice. The terminal is given back as it was.
@@ -53,7 +55,7 @@ def wait(pid: int) -> int:
             if ended:
                 return os.waitstatus_to_exitcode(status)
             info = signal.sigwaitinfo((*PASSED_ON, signal.SIGCHLD))
-            if info.si_signo != signal.SIGCHLD and info.si_code != _SI_KERNEL:
+            if info.si_signo != signal.SIGCHLD and hear(info.si_signo) and info.si_code != _SI_KERNEL:
                 try:
                     signal.pidfd_send_signal(pidfd, info.si_signo)
                 except ProcessLookupError:
@@ -115,6 +117,16 @@ def ensure_standard_descriptors() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+
+
+def environment() -> dict[str, str]:
+    """Our environment as our caller made it: in the C locale, Python adds a variable for those that it starts."""
+    given = dict(os.environ)
+    if given.get("LC_CTYPE") == "C.UTF-8":
+        with open("/proc/self/environ", "rb") as file:
+            if not any(item.startswith(b"LC_CTYPE=") for item in file.read().split(b"\0")):
+                del given["LC_CTYPE"]
+    return given
 
 
 def working_directory() -> str:

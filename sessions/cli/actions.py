@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from sessions import lifecycle, relay, users
 from sessions.cli import options as cli
 from sessions.cli.selection import Selection, Target
-from sessions.cli.telling import FAILED, Caught, Failed, put, tell, tell_error
+from sessions.cli.telling import FAILED, Caught, Failed, log, put, tell, tell_error
 from sessions.config.configuration import Configuration
 from sessions.engine import Settings
 from sessions.enter import Child, Request
@@ -28,9 +28,11 @@ from sessions.errors import (
     Stuck,
 )
 from sessions.linux import signals
-from sessions.model import Chroot, Places, Plain
+from sessions.model import Chroot, Places, Plain, Session
 from sessions.newsession import Wish
 
+# What a command gets from us, and is not to survive.
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP)
 _RANDOM_UUID = "/proc/sys/kernel/random/uuid"
 
 
@@ -43,10 +45,19 @@ def perform(options: cli.Options, configuration: Configuration, places: Places, 
     targets = selection.targets()
     if options.action == cli.BEGIN and selection.is_plain(options.session_name):
         raise SessionsError(f"{options.session_name}: Invalid session name")
-    actions = _Actions(options, places, has_output=has_output)
+    try:
+        return _act_on_all(targets, _Actions(options, places, has_output=has_output), options)
+    except SessionsError as error:
+        # What keeps a command from being run is told by its child, of which schroot's quiet knows nothing.
+        if options.is_quiet and not isinstance(error, CannotEnter):
+            raise Failed from None
+        raise
+
+
+def _act_on_all(targets: list[Target], actions: _Actions, options: cli.Options) -> int:
     if options.settings:
         targets = [actions.customised(target) for target in targets]
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in _TERMINATING:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _catch)
     status = 0
@@ -68,6 +79,11 @@ def _new_id(chroot: Chroot) -> str:
         return f"{chroot.name}-{file.read().strip()}"
 
 
+def _with(chroot: Chroot, settings: Iterable[tuple[str, str]]) -> Chroot:
+    """The chroot with some of its custom keys set otherwise."""
+    return replace(chroot, custom=tuple(sorted({**dict(chroot.custom), **dict(settings)}.items())))
+
+
 class _Actions:
     """The actions of one command line on one target."""
 
@@ -81,19 +97,18 @@ class _Actions:
             caller=caller,
             # Not the caller as it is: inside, it has the groups that the host's databases give it.
             user=users.find(options.user or caller.name),
-            environment=dict(os.environ),
+            environment=relay.environment(),
             working_directory=relay.working_directory(),
             directory=options.directory,
             shell=options.shell,
             preserve_environment=options.preserve_environment,
             verbosity=options.verbosity,
             say=tell,
+            log=log,
         )
 
     def customised(self, target: Target) -> Target:
         """The target with the keys that --option sets, each of which its chroot has to permit."""
-        from dataclasses import replace
-
         from sessions import access, keys, store
         from sessions.config import custom
 
@@ -115,15 +130,15 @@ class _Actions:
                 values.setdefault(key, custom.check_value(key, value if equals else key))
             except ValueError as error:
                 raise SessionsError(f"{key}: {error}") from None
-        if not target.chroot:  # a session has its own already; schroot too only looks whether it might
-            return target
-        return target._replace(chroot=replace(chroot, custom=tuple(sorted({**dict(chroot.custom), **values}.items()))))
+        if not target.chroot:  # a session has its own already: these are for the scripts of this call
+            return target._replace(settings=tuple(values.items()))
+        return target._replace(chroot=_with(chroot, values.items()))
 
     def act(self, target: Target) -> int:
         """Do it; the exit status."""
         action, chroot = self._options.action, target.chroot
         if chroot is None:
-            return self._act_on_session(target.name)
+            return self._act_on_session(target)
         if isinstance(chroot.source, Plain):
             return self._act_on_plain(chroot)
         if action == cli.AUTOMATIC:
@@ -143,26 +158,48 @@ class _Actions:
             lifecycle.running_plain(self._places, chroot, chroot.name, self._request, guard=relay.signals_blocked)
         )
 
-    def _act_on_session(self, session_id: str) -> int:
+    def _act_on_session(self, target: Target) -> int:
+        session_id = target.name
+        settings = Settings(tell, seen=lambda session: self._seen(session, target))
         if self._options.action == cli.RUN:
             return self._wait(
                 lifecycle.running(self._places, session_id, self._request, guard=relay.signals_blocked)
             )  # fmt: skip
         if self._options.action == cli.RECOVER:
             with self._stage(session_id, "setup-recover"):
-                lifecycle.recover(self._places, session_id, Settings(tell))
+                lifecycle.recover(self._places, session_id, settings)
         else:
-            self._end(session_id)
+            self._end(session_id, settings)
         return 0
 
+    def _seen(self, session: Session, target: Target) -> Session:
+        """The session as its scripts are told of it: not who has begun it, but who ends or recovers it, and how."""
+        return replace(
+            session,
+            caller=self._request.caller,
+            user=self._request.user,
+            verbosity=self._options.verbosity or session.chroot.message_verbosity,
+            chroot=_with(session.chroot, target.settings),
+        )
+
     def _wait(self, running: AbstractContextManager[Child]) -> int:
-        """Start the command and wait for it; its status."""
+        """Start the command and wait for it; its status. Raises Caught if we were asked to stop meanwhile."""
+        caught: list[str] = []
+
+        def hear(signum: int) -> bool:
+            if signum in _TERMINATING and signal.getsignal(signum) is not signal.SIG_IGN:  # as under nohup(1)
+                caught.append(_name(signum))
+                tell("E", f"Caught signal ‘{caught[-1]}’: terminating immediately")
+            return signum != signal.SIGINT  # which schroot leaves to the terminal, and the terminal sends it to both
+
         try:
             with running as child:
-                status = relay.wait(child.pid)
+                status = relay.wait(child.pid, hear)
         except CannotEnter as error:
             tell_error(error)
             return FAILED
+        if caught:  # then the command's own end, which is the answer to it, is not told
+            raise Caught(caught[-1])
         if status < 0:
             if not self._options.is_quiet:
                 tell("E", f"Child terminated by signal ‘{_name(-status)}’")
@@ -208,13 +245,13 @@ class _Actions:
         with self._stage(session_id, "setup-start"):
             lifecycle.begin(self._places, chroot, name, wish, Settings(tell))
 
-    def _end(self, session_id: str) -> None:
+    def _end(self, session_id: str, settings: Settings) -> None:
         """End a session, and what runs inside; one that somebody else has ended meanwhile is ended."""
         force = self._options.force
         with self._stage(session_id, "setup-stop"):
             try:
                 try:
-                    lifecycle.end(self._places, session_id, Settings(tell))
+                    lifecycle.end(self._places, session_id, settings)
                     return
                 except InUse as error:
                     if not self._options.is_quiet:
@@ -222,7 +259,7 @@ class _Actions:
                 except Stuck:
                     if not force:
                         raise
-                lifecycle.end(self._places, session_id, Settings(tell, force=force), kill_commands=True)
+                lifecycle.end(self._places, session_id, replace(settings, force=force), kill_commands=True)
             except NotFound:
                 pass
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from sessions import names
+from sessions.cli.telling import DEBUG_LEVELS
 from sessions.errors import UsageError
 
 FLAG, ONE, MANY = "flag", "one", "many"
@@ -78,7 +79,6 @@ HELP, VERSION, LIST, INFO, CONFIG, LOCATION = "help", "version", "list", "info",
 ACTIONS = (HELP, VERSION, LIST, INFO, CONFIG, LOCATION, AUTOMATIC, BEGIN, RECOVER, RUN, END)
 PRINTING = (LIST, INFO, CONFIG, LOCATION)
 ON_SESSIONS = (RECOVER, RUN, END)
-_DEBUG_LEVELS = ("none", "notice", "info", "warning", "critical")
 
 Say = Callable[[str, str], None]
 
@@ -90,7 +90,7 @@ class Options:
         self._given = given
         self._program = program
         actions = [action for action in ACTIONS if action in given]
-        if self._last("debug") not in ("", *_DEBUG_LEVELS):
+        if self._last("debug") not in ("", *DEBUG_LEVELS):
             raise self._refusal("Invalid debug level")
         if len(actions) > 1:
             raise self._refusal("Only one action may be specified")
@@ -109,6 +109,7 @@ class Options:
         self.settings = given.get("option", [])
         self.session_name = self._last("session-name")
         self.force = self._has("force")
+        self.debug = self._last("debug")
         self.command = given.get("command", [])
         self.config_dir, self.state_dir, self.runtime_dir = (self._last(option) for option in EXACT)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from sessions.cli import options as cli
-from sessions.cli.telling import COMPATIBLE_VERSION, FAILED, Caught, Failed, put, tell, tell_error
+from sessions.cli.telling import COMPATIBLE_VERSION, FAILED, Caught, Failed, put, tell, tell_error, tell_everything
 from sessions.errors import NeedsRoot, SessionsError
 
 if TYPE_CHECKING:
@@ -36,18 +36,22 @@ def run(arguments: Sequence[str], program: str = "schroot") -> int:
     """The command without its exit; whatever goes wrong is told on standard error, and never as a traceback."""
     from sessions import relay
 
-    has_output = _is_open(1)
+    has_output, is_quiet = _is_open(1), False
     relay.ensure_standard_descriptors()
     try:
         options = cli.parse(arguments, program)
+        is_quiet = options.is_quiet
         options.check(tell)
+        if options.debug not in ("", "none"):
+            tell_everything(options.debug)
         return _act(options, program, has_output=has_output)
     except Failed as error:
         return error.status
     except SessionsError as error:
         tell_error(error)
     except Caught as error:
-        tell("E", f"Caught signal ‘{error.name}’")
+        if not is_quiet:
+            tell("E", f"Caught signal ‘{error.name}’")
     except KeyboardInterrupt:
         tell("E", "Caught signal ‘Interrupt’")
     except BrokenPipeError:

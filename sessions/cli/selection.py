@@ -18,11 +18,15 @@ _NOT_DEFINED = "The specified chroots are not defined in ‘{}’"
 
 
 class Target(NamedTuple):
-    """What to act on: a chroot, or without one the session `name`. `word` is as typed, or the full name."""
+    """What to act on: a chroot, or without one the session `name`. `word` is as typed, or the full name.
+
+    `settings` are the keys that this call sets for the session's scripts.
+    """
 
     word: str
     name: str
     chroot: Chroot | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 class Selection:

@@ -9,6 +9,7 @@ from sessions.errors import CannotEnter, NeedsRoot, NoSuchNamespace, NotFound, S
 COMPATIBLE_VERSION = "1.6.13"
 # The status of everything that fails of itself, rather than in a command.
 FAILED = 1
+DEBUG_LEVELS = ("none", "notice", "info", "warning", "critical")
 _NO_SUCH_DIRECTORY = (
     "The directory does not exist inside the chroot.  Use the --directory option to run the command in a different "
     "directory."
@@ -50,6 +51,28 @@ def tell(letter: str, text: str) -> None:
         pass
     if letter == "W" and text.startswith("Failed to change to directory"):
         tell("I", _NO_SUCH_DIRECTORY)
+
+
+def log(text: str) -> None:
+    """Write a line to the system's log, as schroot does: facility user, level notice. Without a log, it is lost."""
+    import syslog
+
+    syslog.openlog("schroot")
+    syslog.syslog(syslog.LOG_USER | syslog.LOG_NOTICE, text.encode("utf-8", "backslashreplace").decode())
+
+
+def tell_everything(level: str) -> None:
+    """Tell of every effect, for --debug: D(1) of our own, D(2) of programs; nothing of those below `level`."""
+    from sessions.linux import trace
+
+    lowest = DEBUG_LEVELS.index(level)
+
+    def hook(text: str) -> None:
+        number = 2 if text.startswith(("run ", "running ", "ran ")) else 1
+        if number >= lowest:
+            tell(f"D({number})", text)
+
+    trace.hook = hook
 
 
 def tell_error(error: SessionsError) -> None:

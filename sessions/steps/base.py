@@ -49,6 +49,8 @@ class Context:
     """For setup-stop: whether the session was up, so that what it changed is to be kept (repacking an archive)."""
     force: bool = False
     script_timeout_s: float | None = None
+    seen: Session | None = None
+    """The session as foreign scripts are told of it, if otherwise than it is."""
     note: Note = field(default_factory=dict)
     is_done: bool = False
     """For undo: whether the journal says that do came to its end."""

@@ -56,7 +56,10 @@ class RunScript(Step):
 
     def _run(self, context: Context, stop_signals: tuple[signal.Signals, ...]) -> None:
         status = "ok" if context.succeeded else "fail"
-        environment = environ.for_scripts(context.session, context.stage)
+        session = context.seen or context.session
+        environment = environ.for_scripts(session, context.stage)
+        if session.verbosity == "verbose":
+            context.say("I", f"Executing ‘{self.name} {context.stage} {status}’")
         script = run.start_script(
             self.path, (context.stage.value, status), environment, lambda pid: self._record(pid, context)
         )

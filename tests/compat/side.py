@@ -1,0 +1,206 @@
+"""One side of a comparison: runs every line of a batch with Debian's schroot, or with ours in its place.
+
+A program of its own, for namespaces of its own (world.start). It takes a file with what to do, as JSON, and prints what
+became of it, as JSON: for each line its status, its output, its messages and what it logged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import world as worlds
+
+TIMEOUT_S = 30
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": f"/run/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8", "SHELL": "/bin/bash", "TERM": "dumb"}
+APPLETS = """
+cat chmod cut date dd echo env false find grep head id kill ln ls mkdir mount printf ps pwd readlink rm sed seq setsid
+sh sleep sort stat tail touch tr true umask umount uname usleep wc
+"""
+# conf TEXT: a file in chroot.d, gone after the line. until PATH: wait until a file is there.
+TOOLS = {
+    "conf": "#!/bin/sh\nprintf \"$1\" >/etc/schroot/chroot.d/${2-c}\n",
+    "until": "#!/bin/sh\nwhile [ ! -e $1 ]; do sleep 0.02; done\n",
+}
+OURS = """\
+#!{python} -IS
+import sys
+sys.path[:0] = ["/run/ours/checkout", "/run/ours/packages"]
+from sessions.cli.schroot import main
+main()
+"""
+SCHROOTS = ("session", "unpack", "union/overlay", "union/underlay")
+
+
+def main() -> None:
+    side, asked = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    make_world(asked, ours=side == "ours")
+    log = Log()
+    results = [one(line, log) for line in asked["lines"]]
+    json.dump({"results": results, "left": left_behind()}, sys.stdout)
+
+
+def mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True)
+
+
+def make_world(asked: dict[str, object], *, ours: bool) -> None:
+    """Fixed places that are this world's alone; what the two programs keep in them is theirs."""
+    for directory in ("/run", "/var/lib", "/srv"):
+        mount("-t", "tmpfs", "-o", "mode=755", "none", directory)
+    os.umask(0)
+    _make_dev()
+    os.umask(0o022)
+    for directory in ("/run/lock", "/run/schroot/mount", "/var/lib/sbuild/build", "/var/lib/dbus"):
+        os.makedirs(directory)
+    for directory in SCHROOTS:
+        os.makedirs(f"/var/lib/schroot/{directory}")
+    make_chroot(Path("/srv/root"))
+    make_chroot(Path("/srv/archive/inner"))
+    subprocess.run(["tar", "-cf", "/srv/root.tar", "-C", "/srv/archive", "."], check=True)
+    _make_configuration(asked, ours=ours)
+    os.mkdir("/run/bin")
+    for name, text in TOOLS.items():
+        _write(f"/run/bin/{name}", text, 0o755)
+    if ours:
+        _take_the_place()
+
+
+def _make_dev() -> None:
+    mount("-t", "tmpfs", "-o", "mode=755", "none", "/srv")
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx"):
+        device = os.stat(f"/dev/{name}")
+        os.mknod(f"/srv/{name}", device.st_mode, device.st_rdev)
+    os.mkdir("/srv/pts")
+    os.mkdir("/srv/shm")
+    for name in ("pts",):
+        mount("--bind", f"/dev/{name}", f"/srv/{name}")
+    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        os.symlink(target, f"/srv/{name}")
+    mount("--move", "/srv", "/dev")
+
+
+def make_chroot(directory: Path) -> None:
+    """A root with a static busybox, and the users there are in every Debian."""
+    for name in ("bin", "etc", "root", "proc", "sys", "dev/pts", "run", "tmp", "home"):
+        (directory / name).mkdir(parents=True)
+    shutil.copy(worlds.BUSYBOX, directory / "bin/busybox")
+    for applet in APPLETS.split():
+        (directory / "bin" / applet).symlink_to("busybox")
+    (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+    (directory / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+
+
+def _make_configuration(asked: dict[str, object], *, ours: bool) -> None:
+    shutil.copytree("/etc/schroot", "/run/etc")
+    mount("--bind", "/run/etc", "/etc/schroot")
+    if os.path.isdir("/etc/chroot-sessions"):
+        mount("-t", "tmpfs", "none", "/etc/chroot-sessions")
+    if ours:  # as what is installed has it: scripts that are stock are not taken from there
+        shutil.rmtree("/etc/schroot/setup.d")
+        os.mkdir("/etc/schroot/setup.d")
+    shutil.rmtree("/etc/schroot/chroot.d")
+    os.mkdir("/etc/schroot/chroot.d")
+    files = asked["files"]
+    assert isinstance(files, dict)
+    for path, text in files.items():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _write(path, text, 0o755 if text.startswith("#!") else 0o644)
+
+
+def _take_the_place() -> None:
+    """Ours in the place of Debian's, readable by everybody wherever this checkout is."""
+    import psutil
+
+    checkout, packages = Path(__file__).parents[2], Path(psutil.__file__).parents[1]
+    for source, name in ((checkout, "checkout"), (packages, "packages")):
+        os.makedirs(f"/run/ours/{name}")
+        mount("--bind", str(source), f"/run/ours/{name}")
+    _write("/run/ours/schroot", OURS.format(python=os.path.realpath(sys.executable)), 0o755)
+    mount("--bind", "/run/ours/schroot", "/usr/bin/schroot")
+
+
+def _write(path: str, text: str, mode: int) -> None:
+    Path(path).write_text(text)
+    os.chmod(path, mode)
+
+
+class Log:
+    """The system's log: what has come since it was last asked. Few datagrams fit into the socket, so a thread reads."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("/dev/log")
+        os.chmod("/dev/log", 0o666)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            self._lines.put(self._socket.recv(65536).decode(errors="replace").rstrip("\n\0"))
+
+    def read(self) -> str:
+        """All lines that were sent before now: a line of ours comes after them."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+            ours.sendto(b"", "/dev/log")
+        return "".join(f"{line}\n" for line in iter(self._lines.get, ""))
+
+
+def one(line: str, log: Log) -> tuple[int | str, str, str, str]:
+    """Status, output, messages and what was logged. Output goes to files: who is left behind keeps nobody waiting."""
+    files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err")]
+    there = set(os.listdir("/etc/schroot/chroot.d"))
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", line],
+        stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1], cwd="/", env=ENVIRONMENT, start_new_session=True,
+    )  # fmt: skip
+    status: int | str
+    try:
+        status = process.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        status = f"still running after {TIMEOUT_S} s"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    worlds.reap()
+    for name in set(os.listdir("/etc/schroot/chroot.d")) - there:
+        _remove(f"/etc/schroot/chroot.d/{name}")
+    output, errors = map(_contents, files)
+    return status, output, errors, log.read()
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.rmdir(path)
+    else:
+        os.unlink(path)
+
+
+def _contents(fd: int) -> str:
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return file.read().decode(errors="backslashreplace")
+
+
+def left_behind() -> list[str]:
+    """What is left of ours: sessions, layers, unpacked archives, mounts."""
+    places = (
+        "/var/lib/chroot-sessions/sessions", "/var/lib/chroot-sessions/unpack", "/run/chroot-sessions/mount",
+        "/var/lib/chroot-sessions/union/overlay", "/var/lib/chroot-sessions/union/underlay",
+    )  # fmt: skip
+    found = [f"{place}/{name}" for place in places if os.path.isdir(place) for name in os.listdir(place)]
+    with open("/proc/self/mounts") as mounts:
+        found += [line for line in mounts if "/chroot-sessions/" in line]
+    return found
+
+
+if __name__ == "__main__":
+    main()
