@@ -4,13 +4,23 @@
 # make bench    measure, beside Debian's schroot and the bare system calls
 # make soak     the long campaigns: every pair of crashes
 # make docs     write the generated parts of the manual pages again
+# make install  install below PREFIX (/usr/local), with DESTDIR for packages; WITH_VENV=1 brings the dependencies along
+# make uninstall
+# make divert   put the installed command in the place of Debian's /usr/bin/schroot; make undivert gives it back
 
 # Debian's own interpreter where there is one: it starts four times as fast as a self-built one.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: all setup demo test test-packages check bench soak docs clean
+DESTDIR ?=
+PREFIX ?= /usr/local
+WITH_VENV ?=
+KEEP_SESSIONS ?=
+INSTALLER = $(PYTHON) -IB packaging/install.py --destdir "$(DESTDIR)" --prefix "$(PREFIX)" \
+	$(if $(WITH_VENV),--with-venv) $(if $(KEEP_SESSIONS),--keep-sessions)
+
+.PHONY: all setup demo test test-packages check bench soak docs install uninstall divert undivert clean
 all: setup
 
 setup: $(VENV)/installed
@@ -21,9 +31,10 @@ test: test-packages $(VENV)/installed-for-tests
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 check: $(VENV)/installed-for-tests
-	$(VENV)/bin/ruff check sessions setup.d/[0-9]* tests
-	$(VENV)/bin/ruff format --check sessions setup.d/[0-9]*
+	$(VENV)/bin/ruff check sessions setup.d/[0-9]* packaging tests
+	$(VENV)/bin/ruff format --check sessions setup.d/[0-9]* packaging
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy packaging/*.py
 	$(VENV)/bin/mypy --scripts-are-modules setup.d/[0-9]*
 
 bench: test-packages $(VENV)/installed
@@ -49,6 +60,9 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-for-tests: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install --config-settings editable_mode=compat --editable '.[test]'
 	touch $@ $(VENV)/installed
+
+install uninstall divert undivert:
+	@$(INSTALLER) $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 
 from sessions.errors import UsageError
@@ -12,10 +11,16 @@ from sessions.model import Places
 
 def usual_places() -> Places:
     """The places of the installed system, with the stock setup.d and profiles that belong to this very package."""
-    for base in (os.path.dirname(os.path.dirname(os.path.abspath(__file__))), f"{sys.prefix}/share/chroot-sessions"):
-        if os.path.isfile(f"{base}/setup.d/10mount"):
-            return Places(stock_setup_dir=f"{base}/setup.d", stock_etc_dir=f"{base}/etc")
-    return Places()
+    modules = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if os.path.isfile(f"{modules}/setup.d/10mount"):  # a checkout
+        return _with_data(modules)
+    # PREFIX/lib/python3*/*-packages/sessions; where that is a virtual environment, its "share" is a link to PREFIX's.
+    data = os.path.realpath(f"{modules}/../../../share/chroot-sessions")
+    return _with_data(data) if os.path.isdir(f"{data}/setup.d") else Places()
+
+
+def _with_data(directory: str) -> Places:
+    return Places(stock_setup_dir=f"{directory}/setup.d", stock_etc_dir=f"{directory}/etc")
 
 
 def changed(places: Places, *, config_dir: str = "", state_dir: str = "", runtime_dir: str = "") -> Places:

@@ -1,0 +1,69 @@
+"""``sessions service``: what the system's service does at boot and at shutdown (etc/systemd/sessions-recover.service).
+
+The two variables are those of /etc/default/schroot, which the service reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import click
+
+from sessions import lifecycle
+from sessions.cli.acting import say
+from sessions.engine import Settings
+from sessions.errors import NotFound, SessionsError
+from sessions.journal import State
+from sessions.model import Places
+
+
+@click.command()
+@click.argument("action", type=click.Choice(("start", "stop")))
+@click.make_pass_decorator(Places)
+def service(places: Places, action: str) -> int:
+    """Recover or end sessions at boot and at shutdown, as START_ACTION and STOP_ACTION say."""
+    lifecycle.need_root()
+    if action == "start":
+        return _for_each(places, _at_boot)
+    return _for_each(places, _at_shutdown)
+
+
+def _at_boot(state: State) -> str:
+    """What to do at boot: sessions that are up, or being changed, are somebody's already."""
+    if state is State.BROKEN:  # which nobody can use, nor recover
+        return "end"
+    if state is State.DOWN:
+        return "end" if os.environ.get("START_ACTION") == "end" else "recover"
+    return ""
+
+
+def _at_shutdown(_state: State) -> str:
+    return "end" if os.environ.get("STOP_ACTION") == "end" else ""
+
+
+def _for_each(places: Places, wanted: Callable[[State], str]) -> int:
+    """Do what is wanted with each session, and say so; a failure does not keep the others from it."""
+    from sessions.cli.native import FAILED, complain
+
+    failed = False
+    for item in lifecycle.listed(places):
+        try:
+            if isinstance(item, SessionsError):
+                raise item
+            _act(places, item.journal.session.id, wanted(item.state))
+        except NotFound:
+            continue  # ended by somebody else meanwhile
+        except SessionsError as error:
+            complain(str(error))
+            failed = True
+    return FAILED if failed else 0
+
+
+def _act(places: Places, session_id: str, action: str) -> None:
+    if action == "recover":
+        lifecycle.recover(places, session_id, Settings(say))
+        click.echo(f"{session_id}: recovered")
+    elif action == "end":
+        lifecycle.end(places, session_id, Settings(say), kill_commands=True)
+        click.echo(f"{session_id}: ended")
