@@ -101,13 +101,15 @@ class OpenSession:
         capture: bool = False,
         check: bool = False,
         timeout_s: float | None = None,
+        isolate_network: bool = False,
     ) -> Result:
         """Run a command inside, or a login shell if `argv` is empty, and wait for it.
 
         `user` is who runs it (default: root); `cwd` a directory inside. `env` is its environment, of which the
         chroot's filter takes its part; None gives it a minimal one. `input` is its standard input, without one it has
-        ours. Standard output and error go where ours go, unless `capture`. Raises CommandNotFound,
-        CommandNotExecutable or another CannotEnter if it does not start, CommandFailed with `check`, CommandTimedOut.
+        ours. Standard output and error go where ours go, unless `capture`. With `isolate_network` it has no network but
+        a loopback of its own. Raises CommandNotFound, CommandNotExecutable or another CannotEnter if it does not start,
+        CommandFailed with `check`, CommandTimedOut.
         """
         caller = users.caller()
         request = entering.Request(
@@ -118,6 +120,7 @@ class OpenSession:
             working_directory="/",
             directory=cwd,
             preserve_environment=env is not None,
+            isolate_network=isolate_network,
         )
         pipes = _Pipes(input, capture)
         try:

@@ -34,7 +34,8 @@ class Request:
     `directory` is the one asked for; without it, `working_directory`, the caller's own, is tried. `environment` is the
     caller's. `say` hears, before anything is executed, of what could not be as it was asked for ("W") and, if
     `verbosity`, or without one the chroot's, is verbose, of what is about to be executed ("I"). `log` hears of what is
-    executed as root or as somebody else than the caller.
+    executed as root or as somebody else than the caller. With `isolate_network` the command has a network of its own,
+    with nothing in it but the loopback.
     """
 
     argv: tuple[str, ...]
@@ -45,6 +46,7 @@ class Request:
     directory: str = ""
     shell: str = ""
     preserve_environment: bool = False
+    isolate_network: bool = False
     verbosity: str = ""
     say: Callable[[str, str], None] = lambda letter, line: None
     log: Callable[[str], None] = lambda line: None
@@ -67,6 +69,7 @@ class Prepared:
     directories: tuple[str, ...]
     user: Identity
     persona: int
+    isolate_network: bool
     command: str
     """The command for messages."""
     announcement: str
@@ -120,6 +123,7 @@ def prepare(session: Session, request: Request) -> Prepared:
         directories,
         user,
         keytypes.PERSONALITIES[session.chroot.personality],
+        request.isolate_network,
         program,
         _announcement(session, request, running),
         request.say,
@@ -215,11 +219,12 @@ def spawn(session: Session, prepared: Prepared, descriptors: Sequence[int] = (0,
     Raises CannotEnter, or CommandNotFound or CommandNotExecutable, if it could not be started.
     """
     root_fd = _open_root(session)
+    change = _change_of_root(session, prepared)
     try:
         if _is_simple(prepared):
             words, environment = prepared.words, prepared.environment
             directory, candidates = prepared.directories[0], prepared.candidates
-            outcome = spawning.spawn(root_fd, directory, descriptors, candidates, words, environment)
+            outcome = spawning.spawn(root_fd, directory, descriptors, candidates, words, environment, change)
             if not isinstance(outcome, spawning.Failure):
                 prepared.log()
                 return Child(outcome, ())
@@ -227,9 +232,19 @@ def spawn(session: Session, prepared: Prepared, descriptors: Sequence[int] = (0,
                 prepared.log()
             if outcome.stage != "thread":
                 raise _failure(prepared, outcome.stage, outcome.errno)
-        return _fork(root_fd, prepared, descriptors)
+        return _fork(root_fd, prepared, descriptors, change)
     finally:
         os.close(root_fd)
+
+
+def _change_of_root(session: Session, prepared: Prepared) -> Callable[[int], None]:
+    """What the child does to change its root."""
+    if not prepared.isolate_network:
+        return spawning.change_root
+    from sessions.linux import network
+
+    path = os.path.realpath(session.path)
+    return lambda root_fd: network.change_root(root_fd, path)
 
 
 def _is_simple(prepared: Prepared) -> bool:
@@ -244,12 +259,12 @@ def _is_simple(prepared: Prepared) -> bool:
     )
 
 
-def _fork(root_fd: int, prepared: Prepared, descriptors: Sequence[int]) -> Child:
+def _fork(root_fd: int, prepared: Prepared, descriptors: Sequence[int], change: Callable[[int], None]) -> Child:
     """The general way to start a command: a copy of us that reports, waits at a gate, and executes."""
     report_read, report_write = os.pipe()
     gate_read, gate_write = os.pipe()
     try:
-        pid = run.fork(lambda: _child(root_fd, prepared, tuple(descriptors), report_write, gate_read))
+        pid = run.fork(lambda: _child(root_fd, prepared, tuple(descriptors), report_write, gate_read, change))
     finally:
         for fd in (report_write, gate_read):
             os.close(fd)
@@ -327,10 +342,20 @@ def _failure(prepared: Prepared, what: str, number: int) -> SessionsError:
     if what == "execute":
         kind = CommandNotFound if number in (errno.ENOENT, errno.ENOTDIR) else CommandNotExecutable
         return kind(f"Failed to execute “{prepared.command}”: {reason}", what=what, path=prepared.command, errno=number)
+    if what == "chroot" and prepared.isolate_network:
+        text, hint = "cannot give the command a network of its own", "this needs CAP_SYS_ADMIN and / to be a mount"
+        return CannotEnter(f"{text}: {reason}", what="network", path="", errno=number, hint=hint)
     return CannotEnter(f"cannot enter the session: {what}: {reason}", what=what, path="", errno=number)
 
 
-def _child(root_fd: int, prepared: Prepared, descriptors: tuple[int, ...], report_fd: int, gate_fd: int) -> NoReturn:
+def _child(
+    root_fd: int,
+    prepared: Prepared,
+    descriptors: tuple[int, ...],
+    report_fd: int,
+    gate_fd: int,
+    change: Callable[[int], None],
+) -> NoReturn:
     """In the new process: everything up to exec. Failures are told through `report_fd`, which exec closes.
 
     Before exec it waits at the gate, so that what there is to say is said before the command says anything.
@@ -344,10 +369,7 @@ def _child(root_fd: int, prepared: Prepared, descriptors: tuple[int, ...], repor
         if prepared.persona != keytypes.PERSONALITIES["undefined"]:
             syscall.personality(prepared.persona)
         stage = "chroot"
-        os.fchdir(root_fd)
-        os.close(root_fd)
-        os.chroot(".")
-        os.chdir("/")
+        change(root_fd)
         stage = "groups"
         os.setgroups(prepared.user.groups)
         gid, uid = prepared.user.gid, prepared.user.uid

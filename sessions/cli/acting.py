@@ -20,6 +20,9 @@ _user = click.option("-u", "--user", metavar="USER", default="", help="Who runs 
 _directory = click.option("-d", "--directory", metavar="DIR", default="", help="The directory inside to run it in.")
 _preserve = click.option("-p", "--preserve-environment", is_flag=True, help="Keep your environment.")
 _shell = click.option("-s", "--shell", metavar="SHELL", default="", help="The shell to start without a COMMAND.")
+_isolate = click.option(
+    "--isolate-network", is_flag=True, help="Give the command no network but a loopback of its own."
+)
 _script_timeout = click.option(
     "--script-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -40,6 +43,7 @@ def say(letter: str, line: str) -> None:
 @_directory
 @_preserve
 @_shell
+@_isolate
 @_script_timeout
 @_places
 def run(
@@ -50,11 +54,12 @@ def run(
     directory: str,
     preserve_environment: bool,
     shell: str,
+    isolate_network: bool,
     script_timeout: float | None,
 ) -> int:
     """Run a command, or a login shell, in a session of its own that ends with it."""
     lifecycle.need_root()
-    request = _request(words, user, directory, preserve_environment, shell)
+    request = _request(words, user, directory, preserve_environment, shell, isolate_network)
     chroot, selected = lifecycle.find_chroot(lifecycle.load(places), thing, with_host=True)
     settings = Settings(say, script_timeout_s=script_timeout)
     with relay.signals_blocked():
@@ -72,6 +77,7 @@ def run(
 @_directory
 @_preserve
 @_shell
+@_isolate
 @_places
 def execute(
     places: Places,
@@ -81,15 +87,17 @@ def execute(
     directory: str,
     preserve_environment: bool,
     shell: str,
+    isolate_network: bool,
 ) -> int:
     """Run a command, or a login shell, in a session that was begun before."""
     lifecycle.need_root()
-    return relay.exit_like(
-        _run_inside(places, _session_id(thing), _request(words, user, directory, preserve_environment, shell))
-    )
+    request = _request(words, user, directory, preserve_environment, shell, isolate_network)
+    return relay.exit_like(_run_inside(places, _session_id(thing), request))
 
 
-def _request(words: tuple[str, ...], user: str, directory: str, preserve: bool, shell: str) -> Request:
+def _request(
+    words: tuple[str, ...], user: str, directory: str, preserve: bool, shell: str, isolate_network: bool
+) -> Request:
     caller = users.caller()
     return Request(
         argv=words,
@@ -100,6 +108,7 @@ def _request(words: tuple[str, ...], user: str, directory: str, preserve: bool, 
         directory=directory,
         shell=shell,
         preserve_environment=preserve,
+        isolate_network=isolate_network,
     )
 
 

@@ -102,6 +102,7 @@ class _Actions:
             directory=options.directory,
             shell=options.shell,
             preserve_environment=options.preserve_environment,
+            isolate_network=options.isolate_network,
             verbosity=options.verbosity,
             say=tell,
             log=log,

@@ -45,6 +45,7 @@ OPTIONS = {
     "force": FLAG,
     # The words of the command; schroot lets them be given as an option too, and so it counts among abbreviations.
     "command": MANY,
+    "isolate-network": FLAG,
     "config-dir": ONE,
     "state-dir": ONE,
     "runtime-dir": ONE,
@@ -70,7 +71,8 @@ SHORT = {
     "f": "force",
 }
 # Ours alone: never matched by an abbreviation, so that those of schroot's options stay what they are.
-EXACT = ("config-dir", "state-dir", "runtime-dir")
+DIRECTORIES = ("config-dir", "state-dir", "runtime-dir")
+EXACT = ("isolate-network", *DIRECTORIES)
 
 AUTOMATIC, BEGIN, RECOVER, RUN, END = (
     f"{action}-session" for action in ("automatic", "begin", "recover", "run", "end")
@@ -79,6 +81,7 @@ HELP, VERSION, LIST, INFO, CONFIG, LOCATION = "help", "version", "list", "info",
 ACTIONS = (HELP, VERSION, LIST, INFO, CONFIG, LOCATION, AUTOMATIC, BEGIN, RECOVER, RUN, END)
 PRINTING = (LIST, INFO, CONFIG, LOCATION)
 ON_SESSIONS = (RECOVER, RUN, END)
+RUNNING = (AUTOMATIC, RUN)
 
 Say = Callable[[str, str], None]
 
@@ -106,12 +109,13 @@ class Options:
         self.shell = self._last("shell")
         self.user = self._last("user")
         self.preserve_environment = self._has("preserve-environment")
+        self.isolate_network = self._has("isolate-network")
         self.settings = given.get("option", [])
         self.session_name = self._last("session-name")
         self.force = self._has("force")
         self.debug = self._last("debug")
         self.command = given.get("command", [])
-        self.config_dir, self.state_dir, self.runtime_dir = (self._last(option) for option in EXACT)
+        self.config_dir, self.state_dir, self.runtime_dir = (self._last(option) for option in DIRECTORIES)
 
     def _has(self, *options: str) -> bool:
         return any(option in self._given for option in options)
@@ -146,6 +150,8 @@ class Options:
         if self.session_name and self.action != BEGIN:
             meant = "; did you mean to use --chroot?" if self.action in ON_SESSIONS else ""
             raise self._refusal(f"--session-name is not permitted for the specified action{meant}")
+        if self.isolate_network and self.action not in RUNNING:
+            raise self._refusal("--isolate-network is not permitted for the specified action")
         if self.action == BEGIN:
             if len(self.chroots) != 1 or self.selects_all:
                 raise self._refusal("Exactly one chroot must be specified when beginning a session")
@@ -270,6 +276,7 @@ Chroot environment:
   -u [ --user ] arg               User to run it as (you, if not given)
   -p [ --preserve-environment ]   Keep your environment
   -o [ --option ] arg             Set a key of the session (KEY=VALUE)
+  --isolate-network               No network but a loopback of the command's own
 
 Session actions:
   --automatic-session             Begin, run and end a session (this is usual)

@@ -88,7 +88,7 @@ def tell_error(error: SessionsError) -> None:
             tell("E", error.text)
         case CannotEnter(what=what):
             tell("E", error.text)
-            hints = {"directory": _NO_SUCH_DIRECTORY, "root": error.hint}
+            hints = {"directory": _NO_SUCH_DIRECTORY, "root": error.hint, "network": error.hint}
             if hints.get(what):
                 tell("I", hints[what])
         case _:

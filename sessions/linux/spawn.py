@@ -50,10 +50,12 @@ def spawn(
     candidates: Sequence[bytes],
     words: tuple[bytes, ...],
     environment: Mapping[bytes, bytes],
+    change: Callable[[int], None],
 ) -> int | Failure:
     """Execute the first of `candidates` that can be, in the root `root_fd` and the directory; its pid, or the failure.
 
-    `descriptors` become its standard input, output and error; it gets no other.
+    `descriptors` become its standard input, output and error; it gets no other. `change` is what changes the root:
+    :func:`change_root`, or another one that does more.
     """
     outcome: list[int | Failure] = []
     done = _thread.allocate_lock()
@@ -66,10 +68,7 @@ def spawn(
             is_apart, stage = True, "descriptors"
             (own_root_fd,) = arrange_descriptors(descriptors, (root_fd,))
             stage = "chroot"
-            os.fchdir(own_root_fd)
-            os.close(own_root_fd)
-            os.chroot(".")
-            os.chdir("/")
+            change(own_root_fd)
             stage = "directory"
             os.chdir(directory)
             stage = "execute"
@@ -120,6 +119,14 @@ def _posix_spawn(path: bytes, words: tuple[bytes, ...], environment: Mapping[byt
     # What Python has changed of the dispositions, and nothing else: what our caller ignores stays ignored.
     changed = (signal.SIGPIPE, signal.SIGXFSZ)
     return os.posix_spawn(path, words, environment, setsigmask=(), setsigdef=changed)
+
+
+def change_root(root_fd: int) -> None:
+    """Make the directory behind `root_fd`, which is closed, our root and our working directory."""
+    os.fchdir(root_fd)
+    os.close(root_fd)
+    os.chroot(".")
+    os.chdir("/")
 
 
 def arrange_descriptors(descriptors: Sequence[int], ours: Sequence[int]) -> tuple[int, ...]:

@@ -68,6 +68,8 @@ FALLOC_FL_KEEP_SIZE = 0x01
 PR_SET_PDEATHSIG = 1
 CLONE_FS = 0x200
 CLONE_FILES = 0x400
+CLONE_NEWNS = 0x20000
+CLONE_NEWNET = 0x40000000
 SFD_CLOEXEC = os.O_CLOEXEC
 SFD_NONBLOCK = os.O_NONBLOCK
 CLOSE_RANGE_CLOEXEC = 0x4
@@ -78,10 +80,13 @@ _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
 _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
@@ -162,6 +167,19 @@ def mount_setattr(fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 
     _checked(_libc.syscall(_NR_MOUNT_SETATTR, fd, b"", ctypes.c_uint(flags), ctypes.byref(attr), size), "")
 
 
+def new_mount(fstype: str, attributes: int, options: Iterable[tuple[str, str]] = ()) -> int:
+    """A file system that is mounted nowhere yet: fsopen(2), fsconfig(2) with each option, and fsmount(2)."""
+    fd = _checked(_libc.syscall(_NR_FSOPEN, os.fsencode(fstype), ctypes.c_uint(_FSOPEN_CLOEXEC)), fstype)
+    try:
+        settings = [(_FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value)) for key, value in options]
+        for command, key, value in (*settings, (_FSCONFIG_CMD_CREATE, None, None)):
+            _checked(_libc.syscall(_NR_FSCONFIG, fd, ctypes.c_uint(command), key, value, 0), fstype)
+        flags = (ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
+        return _checked(_libc.syscall(_NR_FSMOUNT, fd, *flags), fstype)
+    finally:
+        os.close(fd)
+
+
 def filesystem_messages(fstype: str, options: Iterable[tuple[str, str]]) -> list[str]:
     """What the kernel says when it is asked to make, but not to attach, a file system with these options.
 
@@ -169,7 +187,7 @@ def filesystem_messages(fstype: str, options: Iterable[tuple[str, str]]) -> list
     the kernel has nothing to say (before Linux 6.5 for overlay) or where it makes the file system after all.
     """
     try:
-        fd = _checked(_libc.syscall(_NR_FSOPEN, os.fsencode(fstype), ctypes.c_uint(1)), fstype)
+        fd = _checked(_libc.syscall(_NR_FSOPEN, os.fsencode(fstype), ctypes.c_uint(_FSOPEN_CLOEXEC)), fstype)
     except OSError:
         return []
     try:
@@ -235,6 +253,11 @@ def set_parent_death_signal(signum: int) -> None:
 def unshare(flags: int) -> None:
     """unshare(2): give the calling thread its own copy of what `flags` name."""
     _checked(_libc.unshare(flags), "unshare")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    _checked(_libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), new_root)
 
 
 def personality(persona: int) -> None:

@@ -196,6 +196,7 @@ KERNEL_FACING = (
     "test_hostile.py",
     "test_removal.py",
     "test_scripts.py",
+    "test_network.py",
 )
 
 

@@ -56,8 +56,8 @@ class Terminal:
                 return
 
 
-@pytest.fixture
-def terminal(world: World) -> Terminal:
+@pytest.fixture(params=[[], ["--isolate-network"]], ids=["plain", "isolated"])
+def terminal(world: World, request: pytest.FixtureRequest) -> Terminal:
     world.define("tiny", profile=world.profile(fstab="/proc /proc none bind 0 0\n/dev /dev none bind 0 0\n"))
     places = world.places
     options = [
@@ -72,7 +72,7 @@ def terminal(world: World) -> Terminal:
     both.mkdir()
     for name, target in (("chroot.d", "native/chroot.d"), ("own", "schroot/own")):
         (both / name).symlink_to(world.base / target)
-    argv = [sys.executable, "-m", "sessions.cli.native", *options, "run", "tiny"]
+    argv = [sys.executable, "-m", "sessions.cli.native", *options, "run", "tiny", *request.param]
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), "TERM": "dumb", "HOME": "/root", "PS1": "$ "}
     return Terminal(argv, env)
 
