@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sessions.errors import Interrupted, SessionsError, StepFailed
@@ -43,11 +43,27 @@ def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: b
     )
 
 
+def _walk(journal: Journal, context: Context) -> Iterator[tuple[int, Step]]:
+    """Every step with its number, in reverse for setup-stop; whoever wants to hear all hears of each script before."""
+    order = -1 if context.stage is Stage.STOP else 1
+    spans, first = [], 0
+    for script in journal.session.scripts:
+        spans.append((script.name, range(first, first + script.steps)))
+        first += script.steps
+    spans.append(("", range(first, len(journal.plan))))
+    is_verbose = (context.seen or context.session).verbosity == "verbose"
+    for name, indexes in spans[::order]:
+        if name and is_verbose:
+            context.say("I", f"Executing ‘{name} {context.stage} {context.status}’")
+        for index in indexes[::order]:
+            yield index, journal.plan[index]
+
+
 def up(journal: Journal, settings: Settings) -> None:
     """Do every step. Raises StepFailed or Interrupted at the first that fails; what was done until then stays done."""
     context = _context(journal, Stage.START, settings, succeeded=True)
     with context.held:
-        for index, step in enumerate(journal.plan):
+        for index, step in _walk(journal, context):
             _stop_if_asked(journal)
             _do(journal, index, step, context)
         journal.up()
@@ -113,7 +129,7 @@ def down(journal: Journal, settings: Settings) -> list[str]:
     _try_to_mark(journal.down)
     stuck = []
     with context.held:
-        for index, step in reversed(list(enumerate(journal.plan))):
+        for index, step in _walk(journal, context):
             if _has_to_be_undone(journal, index, step):
                 reason = _undo(journal, index, step, context)
                 if reason:
@@ -161,7 +177,7 @@ def recover(journal: Journal, settings: Settings, *, boot_id: str, mount_namespa
     context = _context(journal, Stage.RECOVER, settings, succeeded=True)
     with context.held:
         journal.recover(boot_id, mount_namespace)
-        for index, step in enumerate(journal.plan):
+        for index, step in _walk(journal, context):
             _stop_if_asked(journal)
             _aim(context, journal, index, journal.notes.get(index, {}))
             if step.survives_reboot:

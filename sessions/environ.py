@@ -38,7 +38,8 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
         "SESSION_ID": session.id,
         "CHROOT_NAME": chroot.name,
         "CHROOT_ALIAS": session.selected_name,
-        "CHROOT_DESCRIPTION": f"{chroot.description} (session chroot)",
+        # schroot adds to a description that is empty, too.
+        "CHROOT_DESCRIPTION": f"{chroot.description or ' (source chroot)' * chroot.is_source} (session chroot)",
         "CHROOT_MOUNT_LOCATION": session.location,
         "CHROOT_PATH": session.path,
         "CHROOT_SESSION_CREATE": "false",
@@ -63,6 +64,8 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
             variables[key.variable] = show(keys.value_of(chroot, key, session))
     if isinstance(chroot.source, LvmSnapshot):
         variables["CHROOT_LVM_SNAPSHOT_NAME"] = os.path.basename(session.snapshot)
+    if chroot.script_config:
+        variables["CHROOT_SCRIPT_CONFIG"] = f"{places.schroot_config_dir}/{chroot.script_config}"
     if chroot.profile:
         variables["CHROOT_PROFILE_DIR"] = f"{places.schroot_config_dir}/{chroot.profile}"
     if chroot.union.is_used:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
-from sessions import engine, names, setupd, store
+from sessions import engine, names, schroots, setupd, store
 from sessions import enter as entering
 from sessions.config.configuration import Configuration
 from sessions.config.load import load_cached
@@ -70,14 +70,16 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
             f"{chroot.name} is a {chroot.source.kind} chroot of which no sessions are wanted",
             hint="take custom-session-cloneable = false out of the configuration",
         )
-    session = new_session(places, chroot, selected_name, wish)
-    return session, setupd.plan(session)
+    return setupd.plan(new_session(places, chroot, selected_name, wish))
 
 
 def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
     """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
     need_root()
     session, steps = plan(places, chroot, selected_name, wish)
+    if session.verbosity != "quiet":
+        for problem in schroots.problems(places):
+            settings.say("W", str(problem))
     store.prepare(places)
     with session_lock(places.lock_dir, session.id, signals_wait=True):
         if store.exists(places, session.id):

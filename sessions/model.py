@@ -261,11 +261,11 @@ class HostMount:
 
 
 @dataclass(frozen=True)
-class ForeignScript:
-    """An administrator's executable in a setup.d directory: the path is what undo will run."""
+class Script:
+    """A setup script that a session was planned with, and how many of its steps are the script's."""
 
     name: str
-    path: str
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -308,3 +308,5 @@ class Session:
     services: tuple[str, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
     verbosity: str = "normal"
+    scripts: tuple[Script, ...] = ()
+    """The scripts that made the plan, in order: together they have all of its steps."""

@@ -9,9 +9,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sessions import model
+from sessions import schroots as schroot_scripts
+from sessions.config.raw import ERROR, Problem
 from sessions.errors import SessionsError, StepFailed
 from sessions.model import Places, Session
 from sessions.steps import Step
@@ -21,15 +24,10 @@ MARKER = b"# sessions-script: 1\n"
 # The marker stands above the code, so that only the head of a file is looked at.
 _HEAD_BYTES = 1024
 _LARGEST_STOCK_BYTES = 1024 * 1024
+_EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 # The names that schroot's run-parts takes (reference: run-parts(8), its LANANA and LSB forms).
 _NAME = re.compile(r"[a-z0-9]+|_?([a-z0-9_.]+-)+[a-z0-9]+|[a-z0-9][a-z0-9-]*")
 _LEFTOVER = re.compile(r".*dpkg-(old|dist|new|tmp)")
-
-# What schroot itself ships: in its directory these are its own, written for its own way of mounting.
-SCHROOTS_OWN = frozenset(
-    ("00check", "05btrfs", "05file", "05lvm", "05union", "05zfs", "10mount", "15binfmt", "15killprocs", "20copyfiles",
-     "20nssdatabases", "50chrootname", "70services", "99check")
-)  # fmt: skip
 
 Plan = Callable[[Session], Iterator[Step]]
 
@@ -48,44 +46,63 @@ def scripts(places: Places) -> list[Script]:
     """Every script to be used, in order.
 
     /etc/chroot-sessions/setup.d overrides the stock ones by name, and masks them by a link to /dev/null;
-    /etc/schroot/setup.d adds those that are neither stock nor shipped by schroot. Raises SessionsError for one that
-    cannot be trusted.
+    /etc/schroot/setup.d adds those that are not schroot's own, which were written for its way of mounting. Raises
+    StepFailed for one that cannot be trusted or run.
     """
-    found = _names(places.stock_setup_dir)
-    schroots = f"{places.schroot_config_dir}/setup.d"
-    own = f"{places.native_config_dir}/setup.d"
-    if schroots != own:
-        found = {name: path for name, path in _names(schroots).items() if name not in SCHROOTS_OWN} | found
-    found.update(_names(own))
+    found = {name: path for name, path in _names(places.stock_setup_dir).items() if not os.path.isdir(path)}
+    schroots, own = f"{places.schroot_config_dir}/setup.d", f"{places.native_config_dir}/setup.d"
+    if schroots == own:
+        own_names = {name: path for name, path in _names(own).items() if not _is_schroots(name, path)}
+    else:
+        added = {name: path for name, path in _names(schroots).items() if name not in schroot_scripts.SHIPPED}
+        found, own_names = added | found, _names(own)
+    found |= own_names
     return [_script(name, found[name]) for name in sorted(found) if found[name] != os.devnull]
+
+
+def _is_schroots(name: str, path: str) -> bool:
+    return name in schroot_scripts.SHIPPED and schroot_scripts.is_shipped(name, path)
+
+
+def problems(places: Places) -> list[Problem]:
+    """What is wrong with the scripts: those that cannot be run are errors, those that are not run are warnings."""
+    found = list(schroot_scripts.problems(places))
+    try:
+        scripts(places)
+    except SessionsError as error:
+        found.append(Problem(f"{places.native_config_dir}/setup.d", 0, "", "", ERROR, error.text, error.hint))
+    return found
 
 
 def _names(directory: str) -> dict[str, str]:
     """The names in a setup.d directory that count, with their paths, or /dev/null for one that is masked."""
     try:
         with os.scandir(directory) as entries:
-            return {entry.name: _unmasked(entry) for entry in entries if _counts(entry)}
+            return {entry.name: _unmasked(entry) for entry in entries if _counts(entry.name)}
     except FileNotFoundError:
         return {}
 
 
-def _counts(entry: os.DirEntry[str]) -> bool:
-    return bool(_NAME.fullmatch(entry.name)) and not _LEFTOVER.fullmatch(entry.name) and not entry.is_dir()
+def _counts(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and not _LEFTOVER.fullmatch(name)
 
 
 def _unmasked(entry: os.DirEntry[str]) -> str:
     return os.devnull if entry.is_symlink() and os.path.realpath(entry.path) == os.devnull else entry.path
 
 
-def plan(session: Session) -> list[Step]:
-    """The steps of all scripts, in order. Touches nothing; raises StepFailed if a script refuses the session."""
+def plan(session: Session) -> tuple[Session, list[Step]]:
+    """The session, which now knows its scripts, and their steps, in order.
+
+    Touches nothing; raises StepFailed if a script refuses the session.
+    """
+    planned: list[model.Script] = []
     steps: list[Step] = []
     for script in scripts(session.places):
-        if script.plan is None:
-            steps.append(RunScript(script.path))
-        else:
-            steps.extend(script.plan(session))
-    return steps
+        own = [RunScript(script.path)] if script.plan is None else list(script.plan(session))
+        planned.append(model.Script(script.name, len(own)))
+        steps.extend(own)
+    return replace(session, scripts=tuple(planned)), steps
 
 
 # Scripts looked at before, by path: what stat said of the file then, and the script.
@@ -96,11 +113,15 @@ def _script(name: str, path: str) -> Script:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SessionsError(f"setup script {path}: {error.strerror}", hint="mend or remove it") from None
+        raise StepFailed(f"setup script {path}: {error.strerror}", hint="mend or remove it") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise StepFailed(f"setup script {path} is not a regular file", hint="remove it, or give it another name")
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
-        raise SessionsError(
+        raise StepFailed(
             f"setup script {path} can be written to by others than root", hint=f"chown root {path}; chmod o-w {path}"
         )
+    if not status.st_mode & _EXECUTABLE:
+        raise StepFailed(f"setup script {path} is not executable", hint=f"chmod +x {path}, or remove it")
     signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     known = _KNOWN.get(path)
     if known is None or known[0] != signature:
@@ -115,7 +136,7 @@ def _read(name: str, path: str) -> Script:
         with open(path, "rb") as file:
             code = file.read(_LARGEST_STOCK_BYTES)
     except OSError as error:
-        raise SessionsError(f"setup script {path}: {error.strerror}", hint="mend or remove it") from None
+        raise StepFailed(f"setup script {path}: {error.strerror}", hint="mend or remove it") from None
     if MARKER not in code[:_HEAD_BYTES]:
         return Script(name, path, None)
     module: dict[str, Any] = {"__name__": f"sessions.setup.d.{name}", "__file__": path}

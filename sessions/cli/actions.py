@@ -179,7 +179,7 @@ class _Actions:
             session,
             caller=self._request.caller,
             user=self._request.user,
-            verbosity=self._options.verbosity or session.chroot.message_verbosity,
+            verbosity=self._options.verbosity or session.verbosity,
             chroot=_with(session.chroot, target.settings),
         )
 

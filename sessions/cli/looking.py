@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sessions import lifecycle, names, records, store, users
+from sessions import lifecycle, names, records, setupd, store, users
 from sessions.config.load import Configuration, load
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal
@@ -209,13 +209,14 @@ def config() -> None:
 def check(places: Places, as_json: bool) -> int:
     """Report everything that is wrong, with file, line, reason and remedy."""
     configuration = load(places)
+    problems = [*configuration.problems, *setupd.problems(places)]
     if as_json:
-        _print_json({"problems": _problems(configuration), "chroots": sorted(configuration.chroots)})
+        _print_json({"problems": [asdict(problem) for problem in problems], "chroots": sorted(configuration.chroots)})
     else:
-        for problem in configuration.problems:
+        for problem in problems:
             click.echo(f"{problem.severity}: {problem}")
-        click.echo(f"{len(configuration.chroots)} chroots can be used, {len(configuration.problems)} problems")
-    return 125 if any(problem.severity == "error" for problem in configuration.problems) else 0
+        click.echo(f"{len(configuration.chroots)} chroots can be used, {len(problems)} problems")
+    return 125 if any(problem.is_error for problem in problems) else 0
 
 
 @config.command(name="show")

@@ -57,6 +57,11 @@ class Context:
     remember: Callable[[Note], None] = lambda note: None
     held: ExitStack = field(default_factory=ExitStack)
 
+    @property
+    def status(self) -> str:
+        """The second argument of a setup script."""
+        return "ok" if self.succeeded else "fail"
+
 
 @dataclass(frozen=True)
 class Step:

@@ -55,13 +55,9 @@ class RunScript(Step):
             context.say("W", f"{error}: given up, as --force asks")
 
     def _run(self, context: Context, stop_signals: tuple[signal.Signals, ...]) -> None:
-        status = "ok" if context.succeeded else "fail"
-        session = context.seen or context.session
-        environment = environ.for_scripts(session, context.stage)
-        if session.verbosity == "verbose":
-            context.say("I", f"Executing ‘{self.name} {context.stage} {status}’")
+        environment = environ.for_scripts(context.seen or context.session, context.stage)
         script = run.start_script(
-            self.path, (context.stage.value, status), environment, lambda pid: self._record(pid, context)
+            self.path, (context.stage.value, context.status), environment, lambda pid: self._record(pid, context)
         )
 
         def say(letter: str, line: str) -> None:

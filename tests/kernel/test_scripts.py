@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import World, mounts, python, shell, snapshot
 
-from sessions import environ, lifecycle, store, users
+from sessions import environ, lifecycle, users
 from sessions.engine import Settings
 from sessions.errors import SessionsError, SetupFailed, StepFailed, Stuck
 from sessions.newsession import Wish
@@ -228,24 +228,35 @@ def test_a_script_that_others_can_write_to_is_refused(world: World, mode: int) -
     assert (snapshot(world.root), mounts()) == before
 
 
-def test_what_cannot_be_executed_fails(world: World, log: Path) -> None:
+@pytest.mark.parametrize("directory", ["native/setup.d", "schroot/setup.d"])
+def test_what_cannot_be_run_is_refused_before_anything_is_done(world: World, log: Path, directory: str) -> None:
+    """schroot comes to it, fails, and leaves what the scripts before it have set up."""
     world.define("tiny")
-    path = recorder(world, log, "30own", mode=0o644)
-    with pytest.raises(SetupFailed, match=f"run {path}: Permission denied"):
+    recorder(world, log, "01first")
+    before = snapshot(world.root), mounts()
+    path = recorder(world, log, "30own", mode=0o644, directory=directory)
+    with pytest.raises(StepFailed, match=f"setup script {path} is not executable; chmod \\+x {path}, or remove it"):
         world.begin("tiny")
     path.unlink()
-    _drop_broken(world)
-    world.script("30own", "#!/nosuch/interpreter\n")
-    with pytest.raises(SetupFailed, match="No such file or directory"):
+    path.mkdir()
+    with pytest.raises(StepFailed, match=f"setup script {path} is not a regular file"):
         world.begin("tiny")
-    (Path(world.places.native_config_dir) / "setup.d/30own").unlink()
-    _drop_broken(world)
+    path.rmdir()
+    path.symlink_to("nosuch")
+    with pytest.raises(StepFailed, match=f"setup script {path}: No such file or directory; mend or remove it"):
+        world.begin("tiny")
+    path.unlink()
+    assert (snapshot(world.root), mounts()) == before
+    assert not (log / "order").exists()
 
 
-def _drop_broken(world: World) -> None:
-    """A script that cannot be run cannot be undone either, until it is mended or gone."""
-    for entry in store.entries(world.places):
-        lifecycle.end(world.places, entry.id, Settings())
+def test_an_interpreter_that_is_missing_fails(world: World) -> None:
+    world.define("tiny")
+    path = world.script("30own", "#!/nosuch/interpreter\n")
+    with pytest.raises(SetupFailed, match=f"run {path}: No such file or directory"):
+        world.begin("tiny", name="one")
+    path.unlink()
+    lifecycle.end(world.places, "one", Settings())
 
 
 def test_own_scripts_override_and_mask_stock_ones_and_schroots_do_not(world: World, log: Path) -> None:
@@ -278,7 +289,6 @@ def test_names_that_run_parts_does_not_take_are_ignored(world: World, log: Path)
     taken = ("17a", "17-d", "17n.o-p", "_17i-j")
     for name in (*taken, "17_b", "17.c", "17a~", "17E", ".17f", "17g.sh", "17k-l.m", "17x.dpkg-new", "17-a.dpkg-old"):
         recorder(world, log, name)
-    (Path(world.places.native_config_dir) / "setup.d/17directory").mkdir()
     with world.begin("tiny"):
         assert order(log) == [f"{name} setup-start ok" for name in sorted(taken)]
 

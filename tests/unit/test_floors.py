@@ -22,6 +22,7 @@ FLOORS = (
     ("steps", "journal", "locks", "engine"),
     (
         "script",
+        "schroots",
         "setupd",
         "fromshell",
         "store",
