@@ -284,7 +284,7 @@ KEYS: tuple[Key, ...] = (
         "environment-filter", keytypes.REGEX, DEFAULT_ENVIRONMENT_FILTER,
         "Variables whose names this regular expression finds are never passed on.",
     ),
-    Key("shell", keytypes.path("Shell", is_optional=True), "", "The shell to start where no command is given."),
+    Key("shell", keytypes.SHELL, "", "The shell to start where no command is given."),
     Key("user-modifiable-keys", keytypes.NAMES, (), "Custom keys that any permitted user may set for a session."),
     Key("root-modifiable-keys", keytypes.NAMES, (), "Custom keys that root may set for a session."),
     Key("active", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),

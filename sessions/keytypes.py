@@ -156,7 +156,7 @@ def _regex(text: str) -> str:
 
 def _personality(text: str) -> str:
     if text not in PERSONALITIES:
-        raise ValueError(f"Personality ‘{text}’ is unknown; valid personalities: {', '.join(sorted(PERSONALITIES))}")
+        raise ValueError(f"Personality ‘{text}’ is unknown; Valid personalities: {', '.join(sorted(PERSONALITIES))}")
     return text
 
 
@@ -216,5 +216,7 @@ BOOLEAN = KeyType("true | false", _boolean, _accept_boolean)
 NAMES = _list_type("list of names", _words, _text)
 PATHS = _list_type("list of absolute paths", _absolute_paths, _absolute_path)
 REGEX = _text_type("regular expression", _regex)
+# schroot takes any shell; whether it is there, it says when it is wanted.
+SHELL = KeyType("absolute path", _text, path("Shell", is_optional=True).accept)
 PERSONALITY = _text_type("personality", _personality)
 SIZE = _text_type("size", _size)

@@ -40,8 +40,8 @@ class Built:
 
     @property
     def where(self) -> str:
-        """``FILE, line N``."""
-        return f"{self.file}, line {self.line}" if self.line else self.file
+        """``FILE: line N``."""
+        return f"{self.file}: line {self.line}" if self.line else self.file
 
     @property
     def first_error(self) -> Problem | None:
@@ -70,6 +70,12 @@ class Report:
     def warn(self, key: str, reason: str, remedy: str) -> None:
         """Note what is wrong but leaves the section usable."""
         self._note(WARNING, key, reason, remedy)
+
+    def retired(self, key: str, status: str, remedy: str, *, is_error: bool = False) -> None:
+        """Note that a key is used at all that should not be any more; schroot names it in the reason only."""
+        severity, reason = ERROR if is_error else WARNING, f"{status} key ‘{key}’ used"
+        line, where = self.line_of(key), key if self.is_native else ""
+        self.problems.append(Problem(self.file, line, self.section.name, where, severity, reason, remedy))
 
     def refuse(self, key: str, error: ValueError) -> None:
         """Note a value that its type refused with "REASON; REMEDY"."""
@@ -149,10 +155,10 @@ def _read_values(source: type[Source], report: Report) -> tuple[Settings, dict[s
         elif not _is_legal(key, source, report):
             _unknown(name, source, report)
         elif key.internal:
-            report.error(name, f"Disallowed key ‘{name}’ used", "remove the line")
+            report.error(name, f"Disallowed key ‘{name}’ used", "remove the line: sessions have it, and chroots do not")
         elif key.status is Status.OBSOLETE:
-            note = report.error if report.is_native else report.warn
-            note(name, f"Obsolete key ‘{name}’ used: it no longer has any effect", "remove the line")
+            remedy = "This option has been removed, and no longer has any effect: remove the line"
+            report.retired(name, "Obsolete", remedy, is_error=report.is_native)
         else:
             _read_value(key, value, settings, report)
     return settings, given
@@ -165,13 +171,15 @@ def _is_legal(key: Key, source: type[Source], report: Report) -> bool:
 
 def _read_value(key: Key, value: object, settings: Settings, report: Report) -> None:
     if key.status is Status.DEPRECATED:
-        report.warn(key.name, f"Deprecated key ‘{key.name}’ used", "set profile, or the setup.* keys, instead")
+        remedy = "This option will be removed in the future; set profile, or the setup.* keys, instead"
+        report.retired(key.name, "Deprecated", remedy)
     try:
         settings[key.name] = key.value_type.accept(value) if report.is_native else key.value_type.parse(str(value))
     except ValueError as error:
         is_empty = value == "" and key.value_type in _PASSED_OVER_WHEN_EMPTY
         if not report.is_native and (key.value_type is BOOLEAN or is_empty):
-            report.warn(key.name, f"Could not parse value ‘{value}’; the default stays", str(error).rpartition("; ")[2])
+            remedy = f"the default stays: {str(error).rpartition('; ')[2]}"
+            report.warn(key.name, f"Could not parse value ‘{value}’", remedy)
         else:
             report.refuse(key.name, error)
 
@@ -181,7 +189,7 @@ def _read_old_directory(value: object, settings: Settings, report: Report) -> No
     if "directory" in report.section.values:
         report.error(_OLD_DIRECTORY, f"Disallowed key ‘{_OLD_DIRECTORY}’ used", "remove it: directory says the same")
         return
-    report.warn(_OLD_DIRECTORY, f"Obsolete key ‘{_OLD_DIRECTORY}’ used", "write directory instead")
+    report.retired(_OLD_DIRECTORY, "Obsolete", "write directory instead")
     try:
         settings["directory"] = keys.BY_NAME["directory"].value_type.parse(str(value))
     except ValueError as error:
@@ -191,7 +199,7 @@ def _read_old_directory(value: object, settings: Settings, report: Report) -> No
 def _read_unlisted(name: str, value: object, source: type[Source], given: dict[str, str], report: Report) -> None:
     """A key that is not in the table: a custom key, or a mistake."""
     if name in _DISALLOWED:
-        report.error(name, f"Disallowed key ‘{name}’ used", "remove the line")
+        report.error(name, f"Disallowed key ‘{name}’ used", "remove the line: sessions have it, and chroots do not")
     elif name.startswith("description[") and not report.is_native:
         return  # a translation: schroot accepts it without a word and shows it nowhere
     elif not keys.is_custom(name):
@@ -206,13 +214,12 @@ def _read_unlisted(name: str, value: object, source: type[Source], given: dict[s
 def _unknown(name: str, source: type[Source], report: Report) -> None:
     """A key that has no meaning here: an error in TOML, ignored with a warning in schroot.conf."""
     reason = f"Configuration key name ‘{name}’ is not a permitted name."
-    if name in keys.BY_NAME:
-        reason += f" It has no meaning for type ‘{source.kind}’."
+    is_elsewhere = name in keys.BY_NAME and name != _OLD_DIRECTORY
+    remedy = f"it has no meaning for type ‘{source.kind}’: remove it, or change the type" if is_elsewhere else ""
     if report.is_native:
-        is_elsewhere = name in keys.BY_NAME and name != _OLD_DIRECTORY
-        report.error(name, reason, "remove it, or change the type" if is_elsewhere else _did_you_mean(name, source))
+        report.error(name, reason, remedy or _did_you_mean(name, source))
     else:
-        report.warn(name, reason, "it is ignored: correct it, or remove the line")
+        report.warn(name, reason, f"it is ignored: {remedy or 'correct it, or remove the line'}")
 
 
 def _did_you_mean(name: str, source: type[Source]) -> str:
@@ -248,8 +255,8 @@ def _without_source_keys(chroot: Chroot, settings: Settings, report: Report) -> 
     needed = "custom-source-cloneable = true" if is_custom else "union-type = overlay"
     for key in useless:
         del settings[key.name]
-        reason = f"Configuration key name ‘{key.name}’ is not a permitted name. There is no source: twin."
-        report.warn(key.name, reason, f"set {needed}, or remove the line")
+        reason = f"Configuration key name ‘{key.name}’ is not a permitted name."
+        report.warn(key.name, reason, f"it is ignored, for there is no source: twin: set {needed}, or remove the line")
     unset: dict[str, Any] = {key.field: key.default for key in useless}
     return replace(chroot, **unset)
 

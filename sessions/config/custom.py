@@ -45,7 +45,8 @@ def _without_profile(given: dict[str, str], report: Report) -> dict[str, str]:
     """The keys given but for those of a profile, whose place script-config takes even when it is empty."""
     for name in keys.PROFILE_FILES:
         if name in given:
-            report.warn(name, f"‘{name}’ has no effect beside script-config", "remove one of the two")
+            reason = f"Configuration key ‘{name}’ is ambiguous"
+            report.warn(name, reason, "it has no effect beside script-config: remove one of the two")
     return {name: value for name, value in given.items() if name not in keys.PROFILE_FILES}
 
 
@@ -64,8 +65,11 @@ def _distinct(pairs: dict[str, str], report: Report) -> tuple[tuple[str, str], .
     for name, value in sorted(pairs.items()):
         variable = keys.custom_variable(name)
         if variable in kept:
-            reason = f"Configuration key ‘{name}’ is ambiguous: ‘{kept[variable][0]}’ sets ‘{variable}’ too"
-            report.warn(name, reason, "it is ignored: rename one of the two")
+            remedy = (
+                f"More than one configuration key would set the ‘{variable}’ environment variable: "
+                f"‘{kept[variable][0]}’ does, and this one is ignored; rename one of the two"
+            )
+            report.warn(name, f"Configuration key ‘{name}’ is ambiguous", remedy)
         else:
             kept[variable] = (name, value)
     return tuple(kept.values())

@@ -74,11 +74,8 @@ class _Reader:
             self._complain(number, f"Invalid group: “{_shown(line)}”", "write [NAME]; what follows it is not used")
         elif name in self._sections:
             first = self._sections[name].line
-            reason = f"Duplicate group ‘{name}’: the first is in line {first}"
-            problem = Problem(
-                self.file, number, name, "", ERROR, reason, "the first is used; rename or remove this one"
-            )
-            self.problems.append(problem)
+            remedy = f"the first, in line {first}, is used: rename or remove this one"
+            self.problems.append(Problem(self.file, number, "", "", ERROR, f"Duplicate group ‘{name}’", remedy))
         else:
             self.is_lost = False
             self.current = self._sections[name] = _Section(name, number)
@@ -95,18 +92,18 @@ class _Reader:
             self._complain(number, f"No group specified: “{_shown(line)}”", "put a line [NAME] above it")
         elif key in self.current.values:
             first = self.current.values[key][1]
-            self._complain(number, f"Duplicate key ‘{key}’: the first is in line {first}", "keep one of them", key)
+            self._complain(number, f"Duplicate key ‘{key}’", f"the first is in line {first}: keep one of them")
         else:
             self.current.values[key] = (value, number)
 
-    def _complain(self, number: int, reason: str, remedy: str, key: str = "") -> None:
+    def _complain(self, number: int, reason: str, remedy: str) -> None:
         """Blame the section being read, or the file where there is none."""
-        problem = self._problem(number, reason, remedy, ERROR, key)
+        problem = self._problem(number, reason, remedy, ERROR)
         (self.current.problems if self.current else self.problems).append(problem)
 
-    def _problem(self, number: int, reason: str, remedy: str, severity: str, key: str = "") -> Problem:
+    def _problem(self, number: int, reason: str, remedy: str, severity: str) -> Problem:
         section = self.current.name if self.current else ""
-        return Problem(self.file, number, section, key, severity, reason, remedy)
+        return Problem(self.file, number, section, "", severity, reason, remedy)
 
 
 def _remedy_for(line: str) -> str:

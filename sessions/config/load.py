@@ -152,6 +152,6 @@ def _define(raw: RawFile, places: Places, definitions: dict[str, Built], problem
             definitions[section.name] = built = build.build(section, raw, places)
             problems.extend(built.problems)
         else:
-            reason = f"A chroot or alias ‘chroot:{section.name}’ already exists with this name: {first.where}"
-            remedy = "Duplicate names are not allowed: the first is used; rename or remove this one"
+            reason = f"A chroot or alias ‘chroot:{section.name}’ already exists with this name"
+            remedy = f"Duplicate names are not allowed: the first, in {first.where}, is used; rename or remove this one"
             problems.append(Problem(raw.file, section.line, section.name, "", ERROR, reason, remedy))

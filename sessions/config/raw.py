@@ -35,11 +35,11 @@ class Problem:
 
     @property
     def where(self) -> str:
-        """``FILE, line N, [section] key``, without the parts that are not known."""
-        section = f"[{self.section}]" if self.section else ""
-        inside = f"{section} {self.key}".strip()
+        """``FILE: line N [section] key``, as schroot has it, without the parts that are not known."""
         line = f"line {self.line}" if self.line else ""
-        return ", ".join(part for part in (self.file, line, inside) if part)
+        section = f"[{self.section}]" if self.section else ""
+        inside = " ".join(part for part in (line, section, self.key) if part)
+        return f"{self.file}: {inside}" if inside else self.file
 
     @property
     def is_error(self) -> bool:

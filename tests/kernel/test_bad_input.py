@@ -89,7 +89,7 @@ def fill(directory: Path) -> Path:
 @pytest.mark.parametrize(
     ("directory", "match"),
     [
-        ("srv/chroot", "tiny.toml, line 3.*directory: srv/chroot: Directory must have an absolute path; begin"),
+        ("srv/chroot", "tiny.toml: line 3 .*directory: srv/chroot: Directory must have an absolute path; begin"),
         ("", "directory.*; "),
         ("/", "the directory / is the host itself, and sessions of it would change the host; name another directory"),
         ("//../.", "is the host itself"),

@@ -148,7 +148,7 @@ def test_config_check_reports_and_the_rest_stays_usable(call: Run, world: World)
     world.write("native/chroot.d/bad.toml", '[chroot.bad]\ntype = "directory"\ndirectory = "relative"\n')
     outcome = call("config", "check")
     assert outcome.returncode == 125
-    assert "bad.toml, line 3, [bad] directory:" in outcome.stdout
+    assert "bad.toml: line 3 [bad] directory:" in outcome.stdout
     assert call("run", "tiny", "true").returncode == 0
     broken = call("run", "bad", "true")
     assert broken.returncode == 125

@@ -29,13 +29,13 @@ def places(tmp_path: Path) -> Places:
         pytest.param(A + " \n[b]\ndirectory=/b\n", [("error", 3, "a", "", "Invalid line: “ ”")], ["b"], id="6: blanks"),
         pytest.param(
             A + "directory=/x\n[b]\ndirectory=/b\n",
-            [("error", 3, "a", "directory", "Duplicate key ‘directory’: the first is in line 2")],
+            [("error", 3, "a", "", "Duplicate key ‘directory’")],
             ["b"],
             id="7: key",
         ),
         pytest.param(
             A + "[a]\ndirectory=/x\n",
-            [("error", 3, "a", "", "Duplicate group ‘a’: the first is in line 1")],
+            [("error", 3, "", "", "Duplicate group ‘a’")],
             ["a"],
             id="7: group",
         ),
@@ -54,12 +54,12 @@ def places(tmp_path: Path) -> Places:
             id="9: file with a location",
         ),
         pytest.param(
-            "[a]\nlocation=/srv\n", [("warning", 2, "a", "location", "Obsolete key ‘location’ used")], ["a"], id="10"
+            "[a]\nlocation=/srv\n", [("warning", 2, "a", "", "Obsolete key ‘location’ used")], ["a"], id="10"
         ),
         pytest.param(
             "[a]\nlocation=\n",
             [
-                ("warning", 2, "a", "location", "Obsolete key ‘location’ used"),
+                ("warning", 2, "a", "", "Obsolete key ‘location’ used"),
                 ("error", 2, "a", "location", ": Directory must have an absolute path"),
             ],
             [],
@@ -70,7 +70,7 @@ def places(tmp_path: Path) -> Places:
         ),
         pytest.param(
             A + "preserve-environment=TRUE\n",
-            [("warning", 3, "a", "preserve-environment", "Could not parse value ‘TRUE’; the default stays")],
+            [("warning", 3, "a", "preserve-environment", "Could not parse value ‘TRUE’")],
             ["a"],
             id="11",
         ),
@@ -78,7 +78,7 @@ def places(tmp_path: Path) -> Places:
         pytest.param(A + "foo.bar=1\n", [], ["a"], id="12: custom"),
         pytest.param(
             A + "a.b-c=1\na.b.c=2\n",
-            [("warning", 4, "a", "a.b.c", "Configuration key ‘a.b.c’ is ambiguous: ‘a.b-c’ sets ‘A_B_C’ too")],
+            [("warning", 4, "a", "a.b.c", "Configuration key ‘a.b.c’ is ambiguous")],
             ["a"],
             id="13",
         ),
@@ -93,7 +93,7 @@ def places(tmp_path: Path) -> Places:
         ),
         pytest.param(
             A + "script-config=foo/config\n",
-            [("warning", 3, "a", "script-config", "Deprecated key ‘script-config’ used")],
+            [("warning", 3, "a", "", "Deprecated key ‘script-config’ used")],
             ["a"],
             id="16",
         ),
@@ -151,8 +151,8 @@ def test_the_twenty_cases(
         pytest.param(
             "active=true\npriority=3\n",
             [
-                ("warning", "active", "Obsolete key ‘active’ used: it no longer has any effect"),
-                ("warning", "priority", "Obsolete key ‘priority’ used: it no longer has any effect"),
+                ("warning", "", "Obsolete key ‘active’ used"),
+                ("warning", "", "Obsolete key ‘priority’ used"),
             ],
             True,
             id="obsolete",
@@ -163,7 +163,7 @@ def test_the_twenty_cases(
                 (
                     "warning",
                     "union-type",
-                    NOT_PERMITTED.format("union-type") + " It has no meaning for type ‘plain’.",
+                    NOT_PERMITTED.format("union-type"),
                 )
             ],
             True,
@@ -180,7 +180,7 @@ def test_the_twenty_cases(
         ),
         pytest.param(
             "personality=\n",
-            [("warning", "personality", "Could not parse value ‘’; the default stays")],
+            [("warning", "personality", "Could not parse value ‘’")],
             True,
             id="empty persona",
         ),
@@ -198,14 +198,12 @@ def test_the_twenty_cases(
         ),
         pytest.param(
             "environment-filter=\n",
-            [("warning", "environment-filter", "Could not parse value ‘’; the default stays")],
+            [("warning", "environment-filter", "Could not parse value ‘’")],
             True,
             id="empty filter",
         ),
         pytest.param("environment-filter=^[[:alpha:]_]*$\n", [], True, id="a filter with a class"),
-        pytest.param(
-            "shell=bin/sh\n", [("error", "shell", "bin/sh: Shell must have an absolute path")], False, id="shell"
-        ),
+        pytest.param("shell=bin/sh\n", [], True, id="shell"),
         pytest.param("shell=\n", [], True, id="empty shell"),
         pytest.param("aliases=b:c\n", [("error", "aliases", "b:c: Invalid name")], False, id="alias with a colon"),
         pytest.param("aliases=b, c\n", [("error", "aliases", " c: Invalid name")], False, id="alias with a blank"),
@@ -238,7 +236,7 @@ def test_the_twenty_cases(
         pytest.param(
             "script-config=../b\n",
             [
-                ("warning", "script-config", "Deprecated key ‘script-config’ used"),
+                ("warning", "", "Deprecated key ‘script-config’ used"),
                 ("error", "script-config", "'../b' leaves the configuration directory"),
             ],
             False,

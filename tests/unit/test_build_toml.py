@@ -33,25 +33,31 @@ def places(tmp_path: Path) -> Places:
         pytest.param(
             'file = "/x"',
             "file",
-            NOT_PERMITTED.format("file") + " It has no meaning for type ‘directory’.",
-            "remove it, or change the type",
+            NOT_PERMITTED.format("file"),
+            "it has no meaning for type ‘directory’: remove it, or change the type",
             id="of another type",
         ),
         pytest.param(
             'location = "/x"',
             "location",
-            NOT_PERMITTED.format("location") + " It has no meaning for type ‘directory’.",
+            NOT_PERMITTED.format("location"),
             "write directory instead",
             id="location",
         ),
         pytest.param(
             'active = "true"',
             "active",
-            "Obsolete key ‘active’ used: it no longer has any effect",
-            "remove the line",
+            "Obsolete key ‘active’ used",
+            "This option has been removed, and no longer has any effect: remove the line",
             id="obsolete",
         ),
-        pytest.param('name = "x"', "name", "Disallowed key ‘name’ used", "remove the line", id="name"),
+        pytest.param(
+            'name = "x"',
+            "name",
+            "Disallowed key ‘name’ used",
+            "remove the line: sessions have it, and chroots do not",
+            id="name",
+        ),
         pytest.param(
             'users = "joe"',
             "users",
@@ -132,7 +138,7 @@ def test_mistakes_in_toml_break_their_section(places: Places, line: str, key: st
     (problem,) = configuration.problems
     file = f"{places.native_config_dir}/sessions.toml"
     assert problem == Problem(file, 4, "a", key, "error", reason, remedy)
-    assert str(problem) == f"{file}, line 4, [a] {key}: {reason}; {remedy}"
+    assert str(problem) == f"{file}: line 4 [a] {key}: {reason}; {remedy}"
     assert (list(configuration.chroots), configuration.broken) == (["b"], {"a": problem})
 
 

@@ -60,13 +60,13 @@ def test_what_is_read(text: str, expected: dict[str, dict[str, str]]) -> None:
         pytest.param("[a]\n=\n[b]\n", [(2, "a", "", "No key specified: “=”")], ["b"], id="nothing but equals"),
         pytest.param(
             "[a]\nk=1\nk=2\n[b]\n",
-            [(3, "a", "k", "Duplicate key ‘k’: the first is in line 2")],
+            [(3, "a", "", "Duplicate key ‘k’")],
             ["b"],
             id="7: the same key twice",
         ),
         pytest.param(
             "[a]\nk=1\n[b]\n[a]\nl=1\n",
-            [(4, "a", "", "Duplicate group ‘a’: the first is in line 1")],
+            [(4, "", "", "Duplicate group ‘a’")],
             ["a", "b"],
             id="7: the same group twice",
         ),
@@ -119,7 +119,7 @@ def test_lines_are_counted_from_one_and_kept_for_each_value() -> None:
 def test_nothing_in_a_message_moves_the_terminal() -> None:
     (problem,) = parse("\x1b[2Jx", FILE).problems
     assert str(problem) == (
-        f"{FILE}, line 1: Invalid line: “\\x1b[2Jx”; "
+        f"{FILE}: line 1: Invalid line: “\\x1b[2Jx”; "
         "correct or remove the line; until then nothing in its section is used"
     )
 
