@@ -14,9 +14,8 @@ from sessions.model import Chroot, File, Host, Identity, LvmSnapshot, Session
 _START = "setup-start"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin"
 
-# Where schroot says these are; scripts of administrators take their libraries from SETUP_DATA_DIR.
+# Where schroot has its helper programs; there are none here.
 LIBEXEC_DIR = "/usr/lib/chroot-sessions"
-DATA_DIR = "/usr/share/chroot-sessions"
 
 
 def for_scripts(session: Session, stage: str) -> dict[str, str]:
@@ -53,7 +52,7 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
         "MOUNT_DIR": places.mount_dir,
         "LIBEXEC_DIR": LIBEXEC_DIR,
         "SYSCONF_DIR": places.schroot_config_dir,
-        "DATA_DIR": DATA_DIR,
+        "DATA_DIR": os.path.dirname(places.stock_setup_dir),
         "SETUP_DATA_DIR": f"{places.stock_setup_dir}/common",
         # Ours alone: a profile's files may lie elsewhere than in schroot's directory.
         "SESSIONS_CONFIG_PATH": ":".join(places.config_path),

@@ -71,8 +71,10 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     mount("none", made.root, "overlay", data=f"lowerdir=/,upperdir={made.upper},workdir={tmp_path}/layer/work")
     for name in ("proc", "sys", "dev"):
         mount(f"/{name}", made.root / name, flags=MS_BIND | MS_REC)
-    for name in ("run", "tmp"):
-        mount("none", made.root / name, "tmpfs")
+    # What others have open on this machine is theirs.
+    for name in ("run", "tmp", "var/lib/chroot-sessions", "var/lib/schroot"):
+        (made.root / name).mkdir(exist_ok=True)
+        mount("none", made.root / name, "tmpfs", data="mode=755")
     try:
         yield made
     finally:
@@ -115,6 +117,9 @@ def test_an_installation_in_destdir_writes_nothing_else(machine: Machine) -> Non
         "/usr/bin/unschroot",
         "/usr/share/man/man1/schroot.1",
         "/usr/share/man/man1/sessions.1",
+        "/usr/share/man/man1/unschroot.1",
+        "/usr/share/man/man5/schroot-setup.5",
+        "/usr/share/man/man5/schroot.conf.5",
         "/usr/share/man/man5/sessions.toml.5",
         "/usr/share/bash-completion/completions/schroot",
         "/usr/share/bash-completion/completions/sessions",
@@ -196,9 +201,12 @@ def test_setup_scripts_find_the_package_from_a_shell(installed: Machine) -> None
 
 
 def test_manual_pages_are_found(installed: Machine) -> None:
-    for page in ("schroot.1", "sessions.1", "sessions.toml.5"):
+    for page in ("schroot.1", "sessions.1", "sessions.toml.5", "schroot.conf.5", "schroot-setup.5"):
         path = f"/usr/local/share/man/man{page[-1]}/{page}"
-        assert installed.run("man", "--warnings", "-l", path, env={"MANPAGER": "cat"}).strip()
+        said = installed.run("man", "--warnings", "-l", path, env={"MANPAGER": "cat", "MANWIDTH": "100"})
+        assert page.rpartition(".")[0].upper() in said and "warning" not in said.lower().partition("name")[0]
+    pages = ("--manpath=/usr/local/share/man", "1", "unschroot")
+    assert "SCHROOT(1)" in installed.run("man", *pages, env={"MANPAGER": "cat"})
 
 
 def test_units_are_right(installed: Machine) -> None:
@@ -321,7 +329,7 @@ def test_a_switch_that_was_cut_short_is_finished(installed: Machine) -> None:
 def test_open_sessions_of_debians_are_named_at_the_switch(installed: Machine) -> None:
     make_chroot(installed.path("/srv/tiny"))
     installed.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
-    installed.path("/var/lib/schroot/session").mkdir(exist_ok=True)
+    installed.path("/var/lib/schroot/session").mkdir()
     installed.path("/var/lib/schroot/session/sid-1234").write_text("[sid-1234]\n")
     said = installed.make("divert", status=2)
     assert "\n  /usr/bin/schroot -e -c session:sid-1234\n" in said and "KEEP_SESSIONS=1" in said
