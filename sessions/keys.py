@@ -231,7 +231,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "custom-session-cloneable", keytypes.BOOLEAN, True, "Whether sessions of it can be begun.",
-        Part.SOURCE, (Custom,),
+        Part.SOURCE, (Custom,), configured_only=True,
     ),
     Key(
         "custom-session-purgeable", keytypes.BOOLEAN, False,
@@ -241,7 +241,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "custom-source-cloneable", keytypes.BOOLEAN, False,
         "Whether there is a source: twin, for which the setup scripts mount the original itself.",
-        Part.SOURCE, (Custom,),
+        Part.SOURCE, (Custom,), configured_only=True,
     ),
     Key("aliases", keytypes.NAMES, (), "Other names for the chroot."),
     Key("users", keytypes.NAMES, (), "Users who may use the chroot."),
