@@ -17,6 +17,8 @@ from layout import CHECKOUT, Item, Layout, Refused
 # Directories that are the administrator's to fill.
 _CONFIGURATION_DIRECTORIES = ("chroot.d", "setup.d")
 _NEW = ".chroot-sessions-new"
+# Stock scripts are loaded rather than run: see sessions/setupd.py.
+_SCRIPT_MARKER = b"\n# sessions-script: 1\n"
 
 
 def install(layout: Layout, _keep_sessions: bool) -> None:
@@ -37,8 +39,10 @@ def install(layout: Layout, _keep_sessions: bool) -> None:
     _remove_all_but(layout, {item.path for item in items})
     _remove_modules(replace(layout, has_venv=not layout.has_venv))
     for item in items:
-        if item.path.startswith(f"{layout.package_dir}/") and item.path.endswith(".py"):
-            py_compile.compile(layout.at(item.path), dfile=item.path, doraise=True)
+        is_module = item.path.startswith(f"{layout.package_dir}/") and item.path.endswith(".py")
+        if is_module or _SCRIPT_MARKER in item.data:
+            compiled = py_compile.compile(layout.at(item.path), dfile=item.path, doraise=True)
+            os.chmod(str(compiled), 0o644)
     if not layout.root:
         print(f"installed below {layout.prefix}; see {layout.config_dir}, and: man schroot")
 

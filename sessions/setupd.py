@@ -10,7 +10,8 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from importlib.machinery import SourceFileLoader
+from typing import TYPE_CHECKING, Any
 
 from sessions import model
 from sessions import schroots as schroot_scripts
@@ -19,6 +20,9 @@ from sessions.errors import SessionsError, StepFailed
 from sessions.model import Places, Session
 from sessions.steps import Step
 from sessions.steps.foreign import RunScript
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 MARKER = b"# sessions-script: 1\n"
 # The marker stands above the code, so that only the head of a file is looked at.
@@ -116,7 +120,7 @@ def _script(name: str, path: str) -> Script:
         raise StepFailed(f"setup script {path}: {error.strerror}", hint="mend or remove it") from None
     if not stat.S_ISREG(status.st_mode):
         raise StepFailed(f"setup script {path} is not a regular file", hint="remove it, or give it another name")
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+    if not _is_trusted(status):
         raise StepFailed(
             f"setup script {path} can be written to by others than root", hint=f"chown root {path}; chmod o-w {path}"
         )
@@ -130,18 +134,44 @@ def _script(name: str, path: str) -> Script:
     return known[1]
 
 
+def _is_trusted(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
+
+
+class _Loader(SourceFileLoader):
+    """Loads a script whose text has been read, compiled by the installation if it has done that, and writes nothing."""
+
+    def __init__(self, name: str, path: str, text: bytes) -> None:
+        super().__init__(name, path)
+        self._text = text
+
+    def get_data(self, path: str) -> bytes:
+        """The text itself, or the file with the compiled code, which is passed over where an OSError is raised."""
+        if path == self.path:
+            return self._text
+        with open(path, "rb") as file:
+            if not _is_trusted(os.fstat(file.fileno())):
+                raise PermissionError
+            return file.read(_LARGEST_STOCK_BYTES)
+
+    def set_data(self, path: str, data: ReadableBuffer, *, _mode: int = 0) -> None:
+        """Directories of scripts are no place for a cache."""
+
+
 def _read(name: str, path: str) -> Script:
     """Load a script that has the marker; any other is only run."""
     try:
         with open(path, "rb") as file:
-            code = file.read(_LARGEST_STOCK_BYTES)
+            text = file.read(_LARGEST_STOCK_BYTES)
     except OSError as error:
         raise StepFailed(f"setup script {path}: {error.strerror}", hint="mend or remove it") from None
-    if MARKER not in code[:_HEAD_BYTES]:
+    if MARKER not in text[:_HEAD_BYTES]:
         return Script(name, path, None)
     module: dict[str, Any] = {"__name__": f"sessions.setup.d.{name}", "__file__": path}
     try:
-        exec(compile(code, path, "exec"), module)
+        code = _Loader(module["__name__"], path, text).get_code(module["__name__"])
+        assert code
+        exec(code, module)
         plan_function: Plan = module["plan"]
     except Exception as error:
         raise StepFailed(f"setup script {path} cannot be loaded: {error!r}", hint="mend or mask it") from error

@@ -165,8 +165,9 @@ def test_modes_do_not_depend_on_the_umask(machine: Machine) -> None:
 def test_modules_are_compiled(installed: Machine) -> None:
     """With the times that they have: else each start would compile them again."""
     directory = next(installed.path("/usr/local/lib").glob("python3*/dist-packages/sessions"))
-    modules = list(directory.rglob("*.py"))
-    assert len(modules) > 50
+    scripts = [path for path in installed.path("/usr/local/share/chroot-sessions/setup.d").iterdir() if path.is_file()]
+    modules = [*directory.rglob("*.py"), *scripts]
+    assert len(modules) > 50 and scripts
     for module in modules:
         with open(importlib.util.cache_from_source(str(module)), "rb") as file:
             header = file.read(16)
