@@ -193,6 +193,7 @@ def perform(session: Session, plan: Sequence[Step], stage: Stage, settings: Sett
     Raises StepFailed at the first step that cannot be done, or, for setup-stop, after the last if any was stuck.
     """
     context = Context(session, stage, settings.say, succeeded=succeeded, force=settings.force)
+    context.remember = lambda more: context.note.update(more)
     with context.held:
         if stage is not Stage.STOP:
             for step in plan:

@@ -28,16 +28,25 @@ _FLAGS: dict[str, tuple[int, int, bool]] = {
 }
 # Words for mount(8) and the init system: they say nothing to the kernel.
 _IGNORED = frozenset(
-    ("defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "private",
-     "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
+    ("defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev")
 )  # fmt: skip
+# What a bind mount has to do with its original's later mounts. A shared one hears of them and does not tell its own:
+# what is unmounted with a session would be unmounted on the host as well.
+_PROPAGATION = {
+    "private": syscall.MS_PRIVATE,
+    "slave": syscall.MS_SLAVE,
+    "shared": syscall.MS_SLAVE,
+    "unbindable": syscall.MS_UNBINDABLE,
+}
+_PROPAGATION |= {f"r{word}": kind for word, kind in _PROPAGATION.items()}
 
 
 @dataclass(frozen=True)
 class MountOptions:
     """What options ask for: `flags` for a new file system, `attributes` for a bind mount, `data` for the rest.
 
-    ``needs_mount_program`` says that mount(8) has to see them, since it does more than call the kernel.
+    ``propagation`` is that of a bind mount and of all below it. ``needs_mount_program`` says that mount(8) has to see
+    them, since it does more than call the kernel.
     """
 
     flags: int = 0
@@ -46,6 +55,7 @@ class MountOptions:
     bind: bool = False
     recursive: bool = False
     needs_mount_program: bool = False
+    propagation: int = syscall.MS_PRIVATE
 
 
 def parse(options: str) -> MountOptions:
@@ -53,6 +63,7 @@ def parse(options: str) -> MountOptions:
     flags = attributes = 0
     data = []
     bind = recursive = program = False
+    propagation = syscall.MS_PRIVATE
     for option in filter(None, options.split(",")):
         if option in _FLAGS:
             flag, attribute, is_set = _FLAGS[option]
@@ -60,8 +71,10 @@ def parse(options: str) -> MountOptions:
             attributes = attributes | attribute if is_set else attributes & ~attribute
         elif option in ("bind", "rbind"):
             bind, recursive = True, option == "rbind"
+        elif option in _PROPAGATION:
+            propagation = _PROPAGATION[option]
         elif option == "loop" or option.startswith(("loop=", "offset=", "helper=", "uhelper=", "X-mount.")):
             program = True
         elif option not in _IGNORED and not option.startswith(("x-", "comment=")):
             data.append(option)
-    return MountOptions(flags, attributes, ",".join(data), bind, recursive, program)
+    return MountOptions(flags, attributes, ",".join(data), bind, recursive, program, propagation)

@@ -25,13 +25,16 @@ from sessions.model import (
 from sessions.steps import Stage, Step
 from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
 from sessions.steps.foreign import ForeignMountPoint, ForeignRoot, RootIsMounted
+from sessions.steps.interpreter import BindInterpreter
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
 from sessions.steps.overlay import Overlay
 from sessions.steps.processes import EndProcesses
+from sessions.steps.services import Service
 from sessions.steps.storage import UnpackedArchive
 
 __all__ = [
     "Bind",
+    "BindInterpreter",
     "BlockDevice",
     "BtrfsSnapshot",
     "CopyDatabases",
@@ -54,6 +57,7 @@ __all__ = [
     "Plain",
     "PrivateDirectory",
     "RootIsMounted",
+    "Service",
     "Session",
     "SessionNotUsable",
     "Step",

@@ -37,7 +37,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 KERNEL = "/usr/bin/linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 # Nothing in a guest loads modules on demand, so that it makes no difference whether kmod is installed.
-LOADED = ("overlay", "loop", "squashfs", "fuse", "dm-mod", "dm-snapshot", "dm-thin-pool", "dm-flakey")
+LOADED = ("overlay", "binfmt_misc", "loop", "squashfs", "fuse", "dm-mod", "dm-snapshot", "dm-thin-pool", "dm-flakey")
 DISK = "/var/tmp"  # in the guest: a directory that is everywhere, meant for everyone and for a disk
 PACKAGES = {KERNEL: "user-mode-linux", "mkfs.ext4": "e2fsprogs", "unshare": "util-linux"}
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

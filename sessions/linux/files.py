@@ -105,6 +105,15 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
     return syscall.openat2(root_fd, path, flags, _IN_ROOT, mode)
 
 
+def exists_in_root(root_fd: int, path: str) -> bool:
+    """Whether there is something at `path` inside the root."""
+    try:
+        os.close(open_in_root(root_fd, path, os.O_PATH))
+    except OSError:
+        return False
+    return True
+
+
 def locate(root_fd: int, path: str) -> tuple[int, str]:
     """The directory (a descriptor, O_PATH) and the last name that `path` leads to inside the root.
 

@@ -159,12 +159,17 @@ class Script:
 
 
 def start_script(
-    path: str, arguments: Sequence[str], environment: Mapping[str, str], record: Callable[[int], None]
+    path: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    record: Callable[[int], None],
+    *,
+    root_fd: int = -1,
 ) -> Script:
     """Start an executable as schroot starts setup scripts: directory /, umask 022, no input, exactly `environment`.
 
-    `record` is called with its pid before it executes anything, so that whoever finds us dead can end it. Raises
-    OSError if it cannot be executed.
+    With `root_fd` that directory becomes its root first, and `path` is in there. `record` is called with its pid before
+    it executes anything, so that whoever finds us dead can end it. Raises OSError if it cannot be executed.
     """
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
@@ -180,6 +185,9 @@ def start_script(
             for fd, number in ((null_fd, 0), (out_write, 1), (err_write, 2)):
                 os.dup2(fd, number)
             syscall.close_on_exec_from(3)
+            if root_fd >= 0:
+                os.fchdir(root_fd)
+                os.chroot(".")
             os.chdir("/")
             os.umask(0o022)
             os.close(gate_write)

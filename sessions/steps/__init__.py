@@ -6,9 +6,11 @@ from sessions import records
 from sessions.steps.base import Context, Note, Stage, Step
 from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
 from sessions.steps.foreign import ForeignMountPoint, ForeignRoot, RootIsMounted, RunScript
+from sessions.steps.interpreter import BindInterpreter
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
 from sessions.steps.overlay import Overlay
 from sessions.steps.processes import EndProcesses
+from sessions.steps.services import Service
 from sessions.steps.storage import UnpackedArchive
 
 __all__ = ["KINDS", "Context", "Note", "Stage", "Step", "decode"]
@@ -23,12 +25,14 @@ KINDS: dict[str, type[Step]] = {
         Overlay,
         Bind,
         FileSystem,
+        BindInterpreter,
         EndProcesses,
         WriteFile,
         MakeLink,
         CopyFile,
         CopyDatabases,
         RunScript,
+        Service,
         ForeignRoot,
         ForeignMountPoint,
         RootIsMounted,

@@ -73,23 +73,26 @@ class PrivateDirectory(Step):
 
 
 @dataclass(frozen=True)
-class MountStep(Step):
-    """A mount at `target`: a path of ours if `root` is empty, else a path inside the session mounted at `root`."""
+class AnyMount(Step):
+    """A mount at a path of ours if `root` is empty, else at a path inside the session that is mounted at `root`."""
 
     root: str
-    target: str
 
     @property
     def remedy(self) -> str:
         """Where somebody has asked for it."""
         return "look at its line in the profile's fstab" if self.root else "look at the chroot's configuration"
 
-    def check(self, context: Context) -> Note:
-        """Note which directories will have to be made to mount on."""
+    def _place(self, context: Context) -> str:
+        """The path to mount at, which may be something that check has found."""
+        raise NotImplementedError(self.kind)
+
+    def _missing(self, place: str) -> Note:
+        """Which directories will have to be made to mount on."""
         if not self.root:
             return {}
         with files.directory(self.root) as root_fd:
-            missing = files.missing_directories(root_fd, self.target)
+            missing = files.missing_directories(root_fd, place)
         return {"made": missing} if missing else {}
 
     def wants_sync(self, context: Context) -> bool:
@@ -111,18 +114,18 @@ class MountStep(Step):
     @contextmanager
     def _opened_target(self, context: Context) -> Iterator[int]:
         if not self.root:
-            target_fd = os.open(self.target, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            target_fd = os.open(self._place(context), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         else:
             with files.directory(self.root) as root_fd:
                 missing: list[str] = context.note.get("made", [])
                 for path in missing:
                     self._make(root_fd, path, context, as_file=self._is_file() and path == missing[-1])
-                target_fd = files.open_in_root(root_fd, self.target, os.O_PATH)
+                target_fd = files.open_in_root(root_fd, self._place(context), os.O_PATH)
                 is_root = os.path.sameopenfile(root_fd, target_fd)
         try:
             if self.root and is_root:
                 raise StepFailed(
-                    f"{self.target} leads to the root of the session itself",
+                    f"{self._place(context)} leads to the root of the session itself",
                     hint="mend the link inside, or take the line out of the fstab",
                 )
             yield target_fd
@@ -141,9 +144,9 @@ class MountStep(Step):
         """Whether something is mounted at the target."""
         try:
             if not self.root:
-                return is_mounted(os.open(self.target, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+                return is_mounted(os.open(self._place(context), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
             with files.directory(self.root) as root_fd:
-                return is_mounted(files.open_in_root(root_fd, self.target, os.O_PATH))
+                return is_mounted(files.open_in_root(root_fd, self._place(context), os.O_PATH))
         except OSError:
             return False
 
@@ -152,7 +155,7 @@ class MountStep(Step):
         if not self.root:
             # What root mounted over it from inside, as `mount --bind / /` does, comes off first.
             while self.is_present(context):
-                unmount(os.path.realpath(self.target), context)
+                unmount(os.path.realpath(self._place(context)), context)
             return
         # In a tree that goes with the session, so do they; and what else is mounted there is unmounted with the root.
         stays = not is_purged(context.session)
@@ -179,7 +182,7 @@ class MountStep(Step):
         Returns whether there was anything to unmount.
         """
         try:
-            fd = files.open_in_root(root_fd, self.target, os.O_PATH)
+            fd = files.open_in_root(root_fd, self._place(context), os.O_PATH)
         except OSError:
             return False
         root, real = files.path_of(root_fd), files.path_of(fd)
@@ -197,6 +200,20 @@ class MountStep(Step):
         finally:
             os.close(parent_fd)
         return True
+
+
+@dataclass(frozen=True)
+class MountStep(AnyMount):
+    """A mount at `target`."""
+
+    target: str
+
+    def _place(self, context: Context) -> str:
+        return self.target
+
+    def check(self, context: Context) -> Note:
+        """Note which directories will have to be made to mount on."""
+        return self._missing(self.target)
 
     def _where(self) -> str:
         return f"{self.target} inside" if self.root else self.target
@@ -318,23 +335,27 @@ class Bind(MountStep):
         return not os.path.isdir(self.source)
 
     def _mount(self, target_fd: int, context: Context) -> None:
-        options = mountoptions.parse(self.options)
-        recursive = syscall.AT_RECURSIVE if options.recursive else 0
-        tree_fd = syscall.open_tree(self.source, syscall.OPEN_TREE_CLONE | recursive)
-        try:
-            syscall.mount_setattr(
-                tree_fd,
-                set_=options.attributes,
-                # The kernel wants the old choice about access times cleared before it takes another.
-                clear=syscall.MOUNT_ATTR__ATIME if options.attributes & syscall.MOUNT_ATTR__ATIME else 0,
-                propagation=syscall.MS_PRIVATE,
-                recursive=options.recursive,
-            )
-            syscall.move_mount(tree_fd, target_fd, self.target)
-        finally:
-            os.close(tree_fd)
+        attach_clone(self.source, self.options, target_fd, self.target)
 
     def describe(self) -> str:
         """One line."""
         read_only = " read-only" if "ro" in self.options.split(",") else ""
         return f"bind {self.source}{read_only} to {self._where()}"
+
+
+def attach_clone(source: str, options: str, target_fd: int, target: str) -> None:
+    """Bind `source` to what `target_fd` is open at; `target` is only its name."""
+    asked = mountoptions.parse(options)
+    tree_fd = syscall.open_tree(source, syscall.OPEN_TREE_CLONE | (syscall.AT_RECURSIVE if asked.recursive else 0))
+    try:
+        syscall.mount_setattr(
+            tree_fd,
+            set_=asked.attributes,
+            # The kernel wants the old choice about access times cleared before it takes another.
+            clear=syscall.MOUNT_ATTR__ATIME if asked.attributes & syscall.MOUNT_ATTR__ATIME else 0,
+            propagation=asked.propagation,
+            recursive=asked.recursive,
+        )
+        syscall.move_mount(tree_fd, target_fd, target)
+    finally:
+        os.close(tree_fd)

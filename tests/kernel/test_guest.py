@@ -197,6 +197,8 @@ KERNEL_FACING = (
     "test_removal.py",
     "test_scripts.py",
     "test_network.py",
+    "test_binfmt.py",
+    "test_services.py",
 )
 
 

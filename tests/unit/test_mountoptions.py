@@ -23,7 +23,7 @@ FLAGS = {
     "noatime": (syscall.MS_NOATIME, syscall.MOUNT_ATTR_NOATIME),
     "nosymfollow": (syscall.MS_NOSYMFOLLOW, syscall.MOUNT_ATTR_NOSYMFOLLOW),
 }
-SILENT = ("defaults", "auto", "noauto", "user", "nofail", "_netdev", "x-systemd.automount", "comment=x", "rshared")
+SILENT = ("defaults", "auto", "noauto", "user", "nofail", "_netdev", "x-systemd.automount", "comment=x", "rprivate")
 FOR_THE_PROGRAM = ("loop", "loop=/dev/loop0", "offset=4096", "helper=x", "uhelper=y", "X-mount.mkdir")
 DATA = st.from_regex(r"[a-wyz]{4,8}x(=[a-z0-9:/]{1,6})?", fullmatch=True).filter(
     lambda word: word not in FLAGS and word not in PAIRS
@@ -84,3 +84,10 @@ def test_usual_lines() -> None:
         syscall.MS_RELATIME | syscall.MS_NODIRATIME | syscall.MS_LAZYTIME | syscall.MS_STRICTATIME
         | syscall.MS_SYNCHRONOUS | syscall.MS_DIRSYNC
     )  # fmt: skip
+
+
+def test_what_a_bind_mount_hears_of_its_original() -> None:
+    """Private unless asked otherwise; a shared one hears, but tells nothing, as its unmounting would be told too."""
+    assert parse("rbind,slave,ro").propagation == parse("bind,rshared").propagation == syscall.MS_SLAVE
+    assert parse("rbind").propagation == parse("rbind,rslave,private").propagation == syscall.MS_PRIVATE
+    assert parse("runbindable,bind").propagation == syscall.MS_UNBINDABLE

@@ -1,0 +1,70 @@
+"""What steps that run a program have in common: it is recorded before it executes, heard, and ended if need be."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sessions import environ
+from sessions.errors import Interrupted, StepFailed
+from sessions.linux import proc, run
+from sessions.linux.signals import STOPPING, pending
+from sessions.steps.base import Context, Step
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program, its arguments, and the name that stands before each line of what it says.
+
+    ``root_fd`` is the root it is executed in, -1 for ours.
+    """
+
+    name: str
+    path: str
+    arguments: Sequence[str]
+    root_fd: int = -1
+
+
+@dataclass(frozen=True)
+class ProgramStep(Step):
+    """A step that runs a program with the environment of setup scripts, in a session (setsid(2)) of its own."""
+
+    def _end_earlier_run(self, context: Context) -> None:
+        """End a run that outlived its engine."""
+        if not context.is_done and context.note.get("boot_id") == proc.boot_id():
+            proc.kill_script(context.note["pid"], context.note["start_ticks"])
+
+    def _run(self, command: Command, context: Context, *, may_be_stopped: bool) -> None:
+        """Run it to its end; raises StepFailed if it fails, and Interrupted for a signal that asks us to stop."""
+        stop_signals = STOPPING if may_be_stopped else ()
+        environment = environ.for_scripts(context.seen or context.session, context.stage)
+        script = run.start_script(
+            command.path,
+            command.arguments,
+            environment,
+            lambda pid: self._record(pid, context),
+            root_fd=command.root_fd,
+        )
+
+        def say(letter: str, line: str) -> None:
+            context.say(letter, f"{command.name}: {line}")
+
+        ended = run.finish_script(script, say, stop_signals, context.script_timeout_s)
+        if ended is None:
+            proc.kill_script(script.pid, context.note["start_ticks"])
+            os.waitpid(script.pid, 0)
+            signum = pending(stop_signals)
+            if signum is not None:
+                raise Interrupted(signum, f"{command.name} was ended by {signal.Signals(signum).name}")
+            raise StepFailed(f"{command.name} took longer than {context.script_timeout_s:g} seconds and was ended")
+        if ended != 0:
+            raise StepFailed(f"{command.name} {run.ending(ended)}", hint=self._advice(command))
+
+    def _advice(self, command: Command) -> str:
+        """What to do when the program fails."""
+        return f"see what it said, or run {command.path} by hand"
+
+    def _record(self, pid: int, context: Context) -> None:
+        context.remember({"pid": pid, "start_ticks": proc.start_ticks(pid) or 0, "boot_id": proc.boot_id()})
