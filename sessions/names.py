@@ -22,12 +22,12 @@ _DPKG_ENDINGS = ("dpkg-old", "dpkg-dist", "dpkg-new", "dpkg-tmp")
 
 def is_valid(name: str) -> bool:
     """Whether `name` is ``[A-Za-z0-9][A-Za-z0-9_.-]*``, of at most 200 characters, and no leftover of dpkg's."""
-    return (
-        0 < len(name) <= LONGEST_NAME
-        and name[0] in _FIRST
-        and _REST.issuperset(name)
-        and not name.endswith(_DPKG_ENDINGS)
-    )
+    return len(name) <= LONGEST_NAME and is_of_a_file(name)
+
+
+def is_of_a_file(name: str) -> bool:
+    """Whether a configuration file may be called so: like a chroot, at any length."""
+    return name != "" and name[0] in _FIRST and _REST.issuperset(name) and not name.endswith(_DPKG_ENDINGS)
 
 
 def check(name: str, what: str) -> str:

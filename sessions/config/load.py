@@ -120,7 +120,7 @@ def _listed(directory: str, looked: _Looked, problems: list[Problem]) -> list[st
         reason = f"cannot be listed: {error.strerror}"
         problems.append(Problem(directory, 0, "", "", ERROR, reason, "make it a directory that root can read"))
         return []
-    return [f"{directory}/{entry}" for entry in sorted(entries) if names.is_valid(entry)]
+    return [f"{directory}/{entry}" for entry in sorted(entries) if names.is_of_a_file(entry)]
 
 
 def _parse(path: str, dialect: Dialect, looked: _Looked, problems: list[Problem]) -> RawFile | None:

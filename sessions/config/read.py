@@ -49,6 +49,9 @@ def read_trusted(path: str) -> str:
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket
             raise _not_regular() from None
+        if error.errno == errno.ELOOP:
+            reason = f"Failed to stat file: {error.strerror}"
+            raise Untrusted(reason, "correct the link, or remove it", is_skipped=True) from None
         raise _unreadable(error) from None
     try:
         _check(os.fstat(fd), path)
