@@ -126,25 +126,53 @@ def _numbers(version: str) -> list[int]:
 
 
 def _make_venv(layout: Layout) -> None:
-    """A virtual environment with the dependencies and nothing else: what is in it runs as root."""
+    """A virtual environment with the dependencies and nothing else: what is in it runs as root.
+
+    It takes the place of one that is there only when it is complete.
+    """
     path = layout.at(layout.venv_dir)
-    shutil.rmtree(path, ignore_errors=True)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    quiet_pip = [f"{path}/bin/python3", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    new, old = f"{path}.new", f"{path}.old"
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     wanted = [f"{name}>={version}" for name, version in _dependencies().items()]
-    for argv in (
-        [layout.interpreter, "-I", "-m", "venv", path],
-        [*quiet_pip, "install", *wanted],
-        [*quiet_pip, "uninstall", "--yes", "setuptools", "pip"],
-    ):
-        if subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL).returncode != 0:
-            shutil.rmtree(path, ignore_errors=True)
-            raise Refused(f"{' '.join(argv)} failed; the dependencies come from the network, or from PIP_FIND_LINKS")
-    for name in os.listdir(f"{path}/bin"):
-        if not name.startswith("python"):  # activate and its like, which name the directory
-            os.unlink(f"{path}/bin/{name}")
-    # The package is in there, and finds its data from its place: see sessions/where.py.
-    os.symlink("../../../share", f"{path}/share")
+    try:
+        _run(layout.interpreter, "-I", "-m", "venv", new)
+        _run(*_pip(new), "install", "--no-compile", *wanted)
+        _run(*_pip(new), "uninstall", "--yes", "setuptools", "pip")
+        _forget_directory(new)
+        # The package is in there, and finds its data from its place: see sessions/where.py.
+        os.symlink("../../../share", f"{new}/share")
+        if os.path.lexists(path):
+            os.rename(path, old)
+        os.rename(new, path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    _run(layout.interpreter, "-I", "-m", "compileall", "-q", "-s", layout.root or "/", "-p", "/", path)
+
+
+def _forget_directory(venv: str) -> None:
+    """Remove what names the directory that the environment was made in: the activation scripts, and the call."""
+    for name in os.listdir(f"{venv}/bin"):
+        if not name.startswith("python"):
+            os.unlink(f"{venv}/bin/{name}")
+    with open(f"{venv}/pyvenv.cfg", "r+") as file:
+        lines = [line for line in file if not line.startswith("command ")]
+        file.seek(0)
+        file.truncate()
+        file.writelines(lines)
+
+
+def _pip(venv: str) -> tuple[str, ...]:
+    return f"{venv}/bin/python3", "-I", "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"
+
+
+def _run(*argv: str) -> None:
+    outcome = subprocess.run(argv, stdin=subprocess.DEVNULL)
+    if outcome.returncode != 0:
+        raise Refused(
+            f"{' '.join(argv)} failed; the dependencies come from the network, or from where PIP_FIND_LINKS says"
+        )
 
 
 def _check_owners(paths: Iterable[str]) -> None:

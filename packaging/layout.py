@@ -55,6 +55,11 @@ class Layout:
         return f"{self.prefix}/share/{NAME}"
 
     @property
+    def completion_dir(self) -> str:
+        """Completion for bash, a file a command."""
+        return f"{self.prefix}/share/bash-completion/completions"
+
+    @property
     def venv_dir(self) -> str:
         """The virtual environment of an installation that brings its dependencies."""
         return f"{self.prefix}/lib/{NAME}/venv"
@@ -118,7 +123,7 @@ class Layout:
             yield Item(f"{self.prefix}/share/man/man{path[-1]}/{os.path.basename(path)}", _read(path))
         for path in _files("etc/bash-completion", r"[a-z]+"):
             name = os.path.basename(path)
-            yield Item(f"{self.prefix}/share/bash-completion/completions/{name}", _read(path))
+            yield Item(f"{self.completion_dir}/{name}", _read(path))
         for path in _files("etc/systemd", r"[a-z-]+\.[a-z]+"):
             text = _read(path).replace(b"/usr/bin/", f"{self.bin_dir}/".encode())
             yield Item(f"{self.prefix}/lib/systemd/system/{os.path.basename(path)}", text)
@@ -139,6 +144,8 @@ class Layout:
             yield Item(f"{self.bin_dir}/{command}", text.encode(), 0o755)
         for link, command in LINKS.items():
             yield Item(f"{self.bin_dir}/{link}", link=command)
+            # Completion is looked for by the name of the command.
+            yield Item(f"{self.completion_dir}/{link}", link=command)
 
     def _script(self, path: str) -> Item:
         data = _read(path)

@@ -219,9 +219,9 @@ def test_units_are_right(installed: Machine) -> None:
 
 def test_completion_is_bash(installed: Machine) -> None:
     directory = "/usr/local/share/bash-completion/completions"
-    for command in ("schroot", "sessions"):
+    for command, function in (("schroot", "_schroot"), ("unschroot", "_schroot"), ("sessions", "_sessions")):
         code = f"source {directory}/{command}; complete -p {command}"
-        assert installed.run("bash", "-c", code) == f"complete -F _{command} {command}\n"
+        assert installed.run("bash", "-c", code) == f"complete -F {function} {command}\n"
 
 
 def test_installing_again(installed: Machine) -> None:
@@ -294,6 +294,12 @@ def test_an_installation_that_brings_its_dependencies(machine: Machine, tell: Te
     modules = next(machine.path("/opt/sessions/lib/chroot-sessions/venv/lib").glob("python3*/site-packages"))
     tell(f"packages of the virtual environment: {' '.join(sorted(path.name for path in modules.glob('*.dist-info')))}")
     assert not list(modules.glob("pip*"))
+    assert machine.run("grep", "-rl", "venv.new", "/opt/sessions", status=1) == ""
+    # An upgrade that fails leaves what works.
+    failing = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nowhere"}
+    call = ["make", "-C", str(REPOSITORY), "install", "WITH_VENV=1", "PREFIX=/opt/sessions"]
+    assert "PIP_FIND_LINKS" in machine.run(*call, env=failing, status=2)
+    assert machine.run("/opt/sessions/bin/sessions", "list") == ""
     machine.make("uninstall", "PREFIX=/opt/sessions")
     assert files_of(machine.path("/opt/sessions")) == set()
 

@@ -14,6 +14,7 @@ import pytest
 from sessions import environ, keys, keytypes
 from sessions.cli import man, options
 from sessions.cli.native import sessions
+from sessions.config.load import load
 from sessions.model import SOURCES, Chroot, Identity, Places, Plain, Session, Union
 
 MAN = Path(__file__).resolve().parents[2] / "man"
@@ -196,3 +197,40 @@ def test_every_command_and_option_is_in_the_page(name: str, command: click.Comma
         if isinstance(parameter, click.Option):
             for option in parameter.opts:
                 assert option in page, f"{option} of sessions {name}"
+
+
+def _examples(page: str) -> list[str]:
+    """The texts of a page that stand as they are."""
+    found = re.findall(r"\.nf\n(?:\.RS\n)?(.*?)\n(?:\.RE\n)?\.fi", text_of(page), re.DOTALL)
+    assert found
+    return found
+
+
+def _problems(directory: Path, name: str, text: str) -> list[str]:
+    (directory / name).write_text(text + "\n")
+    places = Places(native_config_dir=str(directory), schroot_config_dir=str(directory), stock_etc_dir="/no")
+    configuration = load(places)
+    assert configuration.chroots or configuration.problems
+    return [str(problem) for problem in configuration.problems]
+
+
+@pytest.mark.parametrize(("page", "name"), [("schroot.conf.5", "schroot.conf"), ("sessions.toml.5", "sessions.toml")])
+def test_examples_of_configuration_are_right(page: str, name: str, tmp_path: Path) -> None:
+    for example in _examples(page):
+        if example.startswith("["):
+            assert _problems(tmp_path, name, example) == []
+
+
+def test_examples_of_calls_are_right() -> None:
+    calls = [line for text in _examples("schroot.1") for line in text.split("\n") if line.startswith("schroot ")]
+    assert len(calls) > 5
+    for call in calls:
+        options.parse(call.split()[1:]).check(lambda letter, line: None)
+
+
+def test_the_example_of_a_script_is_a_shell_s(tmp_path: Path) -> None:
+    (script,) = _examples("schroot-setup.5")
+    path = tmp_path / "52aptcache"
+    path.write_text(script + "\n")
+    outcome = subprocess.run(["shellcheck", "-e", "SC1091", path], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stdout) == (0, "")
