@@ -20,7 +20,6 @@ from sessions.config.load import Configuration, Problem, load, load_cached
 from sessions.model import Places
 
 
-
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     return places_in(tmp_path)
