@@ -37,8 +37,7 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
         "SESSION_ID": session.id,
         "CHROOT_NAME": chroot.name,
         "CHROOT_ALIAS": session.selected_name,
-        # schroot adds to a description that is empty, too.
-        "CHROOT_DESCRIPTION": f"{chroot.description or ' (source chroot)' * chroot.is_source} (session chroot)",
+        "CHROOT_DESCRIPTION": f"{described(chroot)} (session chroot)",
         "CHROOT_MOUNT_LOCATION": session.location,
         "CHROOT_PATH": session.path,
         "CHROOT_SESSION_CREATE": "false",
@@ -75,6 +74,11 @@ def for_scripts(session: Session, stage: str) -> dict[str, str]:
     for name, value in chroot.custom:
         variables.setdefault(keys.custom_variable(name), value)
     return {name: value for name, value in sorted(variables.items()) if value}
+
+
+def described(chroot: Chroot) -> str:
+    """The description; schroot has one for every source twin."""
+    return chroot.description or (" (source chroot)" if chroot.is_source else "")
 
 
 def is_purged(session: Session) -> bool:

@@ -11,6 +11,7 @@ from typing import NamedTuple, assert_never
 
 from sessions import sources
 from sessions.cli.telling import COMPATIBLE_VERSION
+from sessions.environ import described
 from sessions.keys import BY_NAME, KEYS, Key, Part, Status, is_legal, value_of
 from sessions.keytypes import show
 from sessions.model import (
@@ -65,9 +66,7 @@ class Shown(NamedTuple):
     @property
     def description(self) -> str:
         """The description, with what schroot adds to it."""
-        text = self.chroot.description
-        if self.chroot.is_source and not text:
-            text = " (source chroot)"
+        text = described(self.chroot)
         return f"{text} (session chroot)" if self.session else text
 
     @property

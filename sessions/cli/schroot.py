@@ -131,7 +131,7 @@ def _load(options: cli.Options, places: Places) -> Configuration:
 
     configuration = load(places)
     if not options.is_quiet:
-        if not configuration.chroots and not configuration.broken:
+        if not configuration.chroots and not any(problem.is_error for problem in configuration.problems):
             directory = places.schroot_config_dir
             tell("W", f"No chroots are defined in ‘{directory}/schroot.conf’ or ‘{directory}/chroot.d’")
         if options.action in (cli.LIST, cli.INFO) and not options.chroots:

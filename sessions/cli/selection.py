@@ -70,8 +70,15 @@ class Selection:
             except NotFound:
                 missing.append(word)
         if missing:
+            self._tell_what_is_wrong()
             raise NotFound("", missing)
         return targets
+
+    def _tell_what_is_wrong(self) -> None:
+        """What is not found may be in a file, or under a heading, that cannot be read."""
+        for problem in self._configuration.problems:
+            if problem.is_error and not self._options.is_quiet:
+                tell("W", problem.text)
 
     def _full_names(self, *, with_aliases: bool) -> list[str]:
         """The names of the kinds that are selected."""

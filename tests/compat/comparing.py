@@ -7,6 +7,7 @@ output, messages and log differs; the rest has to be equal all the same.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import tempfile
@@ -39,9 +40,15 @@ class Case:
     differs: str = ""
     fields: frozenset[str] = frozenset()
 
+    @property
+    def pair(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What became of it, with Debian's schroot and with ours."""
+        theirs, ours = self.batch.results
+        return theirs[self.number], ours[self.number]
+
     def check(self) -> None:
         """Both sides are equal, but for the fields that differ on purpose."""
-        theirs, ours = self.batch.results[0][self.number], self.batch.results[1][self.number]
+        theirs, ours = self.pair
         found = {name for name, one, other in zip(FIELDS, theirs, ours, strict=True) if one != other}
         assert found == self.fields, self._shown(theirs, ours, found)
         outcomes.append(self.differs or "equal")
@@ -51,8 +58,9 @@ class Case:
         for name, one, other in zip(FIELDS, theirs, ours, strict=True):
             if one == other:
                 lines += [f"--- {name} of both: {one}"]
-            else:
-                lines += [f"--- {name} of Debian's: {one}", f"--- {name} of ours:     {other}"]
+                continue
+            lines += [f"--- {name}, - of Debian's and + of ours:"]
+            lines += list(difflib.unified_diff(one.splitlines(), other.splitlines(), n=2, lineterm=""))[2:]
         return "\n".join(lines)
 
 
@@ -90,12 +98,21 @@ class Batch:
     @cached_property
     def results(self) -> list[list[tuple[str, ...]]]:
         """What became of each line: Debian's results and ours."""
-        return [[tuple(masked(str(text)) for text in result) for result in side["results"]] for side in self._both]
+        sides = [zip(self.cases, side["results"], strict=True) for side in self._both]
+        return [[_comparable(case, result) for case, result in side] for side in sides]
 
     @property
     def left(self) -> list[list[str]]:
         """What ours has left behind when all lines had run."""
         return self._both[1]["left"]
+
+
+def _comparable(case: Case, result: list[str]) -> tuple[str, ...]:
+    """The fields, masked; what several have logged at once is in no order."""
+    *fields, log = [masked(str(text)) for text in result]
+    if " & " in case.line:
+        log = "\n".join(sorted(log.splitlines()))
+    return *fields, log
 
 
 def _lines(table: str) -> list[str]:

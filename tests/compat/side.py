@@ -6,6 +6,7 @@ became of it, as JSON: for each line its status, its output, its messages and wh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
@@ -26,10 +27,15 @@ APPLETS = """
 cat chmod cut date dd echo env false find grep head id kill ln ls mkdir mount printf ps pwd readlink rm sed seq setsid
 sh sleep sort stat tail touch tr true umask umount uname usleep wc
 """
-# conf TEXT: a file in chroot.d, gone after the line. until PATH: wait until a file is there.
+# conf TEXT [NAME]: a file in chroot.d, gone after the line. reboot: nothing is mounted any more, and the boot another.
 TOOLS = {
     "conf": "#!/bin/sh\nprintf \"$1\" >/etc/schroot/chroot.d/${2-c}\n",
-    "until": "#!/bin/sh\nwhile [ ! -e $1 ]; do sleep 0.02; done\n",
+    "reboot": """#!/bin/sh
+cut -d' ' -f2 /proc/mounts | grep -e /schroot/ -e /chroot-sessions | sort -r | xargs -r umount -l
+rm -rf --one-file-system /run/schroot /run/chroot-sessions
+cat /proc/sys/kernel/random/uuid >/run/boot-id
+mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
+""",
 }
 OURS = """\
 #!{python} -IS
@@ -158,6 +164,8 @@ class Log:
 def one(line: str, log: Log) -> tuple[int | str, str, str, str]:
     """Status, output, messages and what was logged. Output goes to files: who is left behind keeps nobody waiting."""
     files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err")]
+    for fd in files:  # or those who write at the same time write over each other's words
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
     there = set(os.listdir("/etc/schroot/chroot.d"))
     process = subprocess.Popen(
         ["/bin/sh", "-c", line],
