@@ -357,3 +357,17 @@ def test_open_sessions_of_ours_are_named_on_the_way_back(installed: Machine) -> 
     assert "sessions end one" in installed.make("uninstall", status=2)
     installed.run("sessions", "end", "one")
     installed.make("uninstall")
+
+
+def test_the_init_script_looks_after_our_sessions(installed: Machine) -> None:
+    """Without systemd, Debian's own does at boot and at shutdown what it says, by the command's name."""
+    make_chroot(installed.path("/srv/tiny"))
+    installed.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
+    installed.make("divert")
+    installed.run("schroot", "-b", "-c", "tiny", "-n", "one")
+    installed.path("/run/lock").mkdir()
+    for action, left in (("none", "one"), ("end", "")):
+        installed.path("/etc/default/schroot").write_text(f"START_ACTION=recover\nSTOP_ACTION={action}\n")
+        installed.run("/usr/share/schroot/bin/schroot-init", "start")
+        installed.run("/usr/share/schroot/bin/schroot-init", "stop")
+        assert installed.run("sessions", "list").partition(" ")[0] == left
