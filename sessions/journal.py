@@ -17,10 +17,11 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
-from sessions import records, steps
+from sessions import owners, records, steps
 from sessions.errors import JournalError, SessionExists
-from sessions.linux import syscall, trace
-from sessions.model import Owner, Session
+from sessions.linux import trace
+from sessions.linux.publish import publish
+from sessions.model import Chroot, Owner, Session
 from sessions.steps import Note, Step
 
 FORMAT = 1
@@ -222,12 +223,17 @@ class Journal:
             self.states[index] = StepState(kind)
 
 
-def file_name(session_id: str, chroot_name: str, owner: Owner | None) -> str:
-    """The name of a session's journal: the session, the chroot (a checksum of its name) and the owner of an automatic
-    session, so that listing the directory tells who holds what and whose owner is gone.
+def file_name(session_id: str, chroot: Chroot, owner: Owner | None) -> str:
+    """The name of a session's journal: the session, the chroot (a checksum of its full name) and the mark of the owner
+    of an automatic session, so that listing the directory tells who holds what and whose owner is gone.
     """
-    name = f"{session_id},{binascii.crc32(chroot_name.encode()):08x}"
-    return f"{name},{owner.pid}.{owner.start_ticks}.{owner.boot_id[:8]}" if owner else name
+    name = f"{session_id},{checksum(chroot.full_name)}"
+    return f"{name},{owners.mark(owner)}" if owner else name
+
+
+def checksum(full_name: str) -> str:
+    """What stands for a chroot in the names of journals."""
+    return f"{binascii.crc32(full_name.encode()):08x}"
 
 
 def create(directory: str, session: Session, plan: Sequence[Step]) -> Journal:
@@ -235,19 +241,20 @@ def create(directory: str, session: Session, plan: Sequence[Step]) -> Journal:
 
     The caller holds the session's lock. Raises SessionExists if the name is taken, OSError if it cannot be written.
     """
-    path = os.path.join(directory, file_name(session.id, session.chroot.name, session.owner))
+    path = os.path.join(directory, file_name(session.id, session.chroot, session.owner))
     recorded_plan = [records.encode(step) for step in plan]
     line = _line({"format": FORMAT, "session": records.encode(session), "plan": recorded_plan})
     trace.point("create journal")
-    fd = _open_unnamed(directory, session.stamp)
     try:
-        _write_all(fd, line)
-        _reserve(fd, len(line) + _MARKS_PER_STEP_BYTES * (len(plan) + 2))
-        _publish(fd, directory, os.path.basename(path), session)
-    except BaseException:
-        os.close(fd)
-        _unlink_quietly(os.path.join(directory, f".{session.stamp}"))
-        raise
+        fd = publish(
+            directory,
+            os.path.basename(path),
+            line,
+            temporary=f".{session.stamp}",
+            reserved_bytes=len(line) + _MARKS_PER_STEP_BYTES * (len(plan) + 2),
+        )
+    except FileExistsError:
+        raise SessionExists(session.id) from None
     trace.point("created journal")
     header = Header(session, recorded_plan)
     header.plan = tuple(plan)
@@ -265,52 +272,6 @@ def _new(path: str, fd: int, header: Header) -> Journal:
     session = header.session
     states = [StepState.NEW] * len(header.recorded_plan)
     return Journal(path, fd, header, states, boot_id=session.boot_id, mount_namespace=session.mount_namespace)
-
-
-def _open_unnamed(directory: str, stamp: str) -> int:
-    """A file without a name, or, where the file system has none, with one that no reader looks at."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-    try:
-        return os.open(directory, flags | os.O_TMPFILE, 0o600)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
-            raise
-    return os.open(os.path.join(directory, f".{stamp}"), flags | os.O_CREAT | os.O_EXCL, 0o600)
-
-
-def _publish(fd: int, directory: str, name: str, session: Session) -> None:
-    """link(2) from the descriptor: the directory descriptor makes Python follow the magic link (AT_SYMLINK_FOLLOW)."""
-    directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.link(
-            f"/proc/self/fd/{fd}", name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd, follow_symlinks=True
-        )  # fmt: skip
-    except FileExistsError:
-        raise SessionExists(session.id) from None
-    finally:
-        os.close(directory_fd)
-    _unlink_quietly(os.path.join(directory, f".{session.stamp}"))
-
-
-def _unlink_quietly(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-
-
-def _reserve(fd: int, size_bytes: int) -> None:
-    try:
-        syscall.reserve(fd, size_bytes)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _line(value: Any) -> bytes:
@@ -394,7 +355,7 @@ def _check(path: str, session: Session) -> None:
 
     if not names.is_valid(session.id):
         raise ValueError(f"{session.id!r} is not a session name")
-    if os.path.basename(path) != file_name(session.id, session.chroot.name, session.owner):
+    if os.path.basename(path) != file_name(session.id, session.chroot, session.owner):
         raise ValueError("its name is not that of the session in it")
 
 

@@ -51,8 +51,18 @@ class Places:
 
     @property
     def lock_dir(self) -> str:
-        """One lock file for each session that is being acted on."""
+        """One lock file for each session that is being acted on, and for each source whose waiters change."""
         return f"{self.runtime_dir}/locks"
+
+    @property
+    def waiting_dir(self) -> str:
+        """A record for each process that waits for a source."""
+        return f"{self.runtime_dir}/waiting"
+
+    @property
+    def maintenance_dir(self) -> str:
+        """A record, named after the chroot, for each source that is locked until somebody unlocks it."""
+        return f"{self.state_dir}/maintenance"
 
 
 @dataclass(frozen=True)
@@ -203,8 +213,14 @@ class Chroot:
     root_modifiable_keys: tuple[str, ...] = ()
     custom: tuple[tuple[str, str], ...] = ()
     """Custom keys, the ``setup.*`` values of the profile among them, in name order."""
+    source_lock: str = "shared"
     is_source: bool = False
     """Whether this is the ``source:`` twin, whose sessions change the original."""
+
+    @property
+    def full_name(self) -> str:
+        """The name with its namespace where that is not the usual one: ``source:NAME``."""
+        return f"source:{self.name}" if self.is_source else self.name
 
     def custom_value(self, key: str) -> str:
         """The value of a custom key such as "setup.fstab"; empty if it is not set."""
@@ -226,11 +242,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Owner:
-    """A process whose death can be proven: pid, start time in clock ticks since boot, and the boot's id."""
+    """A process whose death can be proven: pid, start time in clock ticks since boot, the boot's id, and the inodes of
+    the pid and the time namespace in which the first two mean something.
+    """
 
     pid: int
     start_ticks: int
     boot_id: str
+    pid_namespace: int
+    time_namespace: int
 
 
 @dataclass(frozen=True)

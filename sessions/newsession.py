@@ -6,10 +6,10 @@ import os
 import time
 from dataclasses import dataclass, replace
 
-from sessions import environ, names, sources
+from sessions import environ, names, owners, sources
 from sessions.config import profile, shellfile
 from sessions.linux import mountinfo, proc
-from sessions.model import Chroot, CopyLine, File, Host, HostMount, Identity, Owner, Places, Session, Union
+from sessions.model import Chroot, CopyLine, File, Host, HostMount, Identity, Places, Session, Union
 
 HOST = Chroot(
     name="host",
@@ -27,13 +27,17 @@ _RESOLVER = "/etc/resolv.conf"
 
 @dataclass(frozen=True)
 class Wish:
-    """How a session is asked for: its name (made up if empty), who asks, who it is for, and how long it lasts."""
+    """How a session is asked for: its name (made up if empty), who asks, who it is for, and how long it lasts.
+
+    `lock_timeout_s` is how long to wait while the source is in use (None: until it is not; 0: not at all).
+    """
 
     caller: Identity
     user: Identity
     session_id: str = ""
     automatic: bool = False
     verbosity: str = ""
+    lock_timeout_s: float | None = None
 
 
 def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> Session:
@@ -57,7 +61,7 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         selected_name=selected_name,
         caller=wish.caller,
         user=wish.user,
-        owner=Owner(os.getpid(), proc.start_ticks(os.getpid()) or 0, boot_id) if wish.automatic else None,
+        owner=owners.this_process() if wish.automatic else None,
         created_ns=time.time_ns(),
         boot_id=boot_id,
         mount_namespace=proc.mount_namespace() or 0,

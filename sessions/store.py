@@ -18,7 +18,10 @@ class Entry:
 
     path: str
     id: str
-    has_owner: bool
+    checksum: str
+    """Which chroot it is of: journal.checksum of its full name."""
+    owner_mark: str
+    """The mark of an automatic session's owner (see sessions.owners); empty for one that was begun to last."""
 
 
 def prepare(places: Places) -> None:
@@ -28,6 +31,8 @@ def prepare(places: Places) -> None:
         (places.journal_dir, 0o700),
         (places.runtime_dir, 0o755),
         (places.lock_dir, 0o700),
+        (places.waiting_dir, 0o700),
+        (places.maintenance_dir, 0o700),
     ):
         files.ensure_own_directory(path, mode)
 
@@ -47,7 +52,9 @@ def _names(places: Places) -> list[str]:
 
 
 def _entry(places: Places, name: str) -> Entry:
-    return Entry(os.path.join(places.journal_dir, name), name.partition(",")[0], name.count(",") > 1)
+    session_id, _comma, rest = name.partition(",")
+    checksum, _comma, owner_mark = rest.partition(",")
+    return Entry(os.path.join(places.journal_dir, name), session_id, checksum, owner_mark)
 
 
 def find(places: Places, session_id: str) -> Entry:

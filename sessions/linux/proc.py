@@ -70,6 +70,38 @@ def mount_namespace(pid: int | str = "self") -> int | None:
         os.close(fd)
 
 
+def pid_and_time_namespaces() -> tuple[int, int]:
+    """The inodes of our pid and time namespaces: in others, a pid or a start time means something else.
+
+    0 for one that this kernel does not have.
+    """
+    return _namespace_inode("pid"), _namespace_inode("time")
+
+
+def _namespace_inode(kind: str) -> int:
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def has_open(pid: int, path: str) -> bool:
+    """Whether the process has the file open; not by its name, which one that was linked later does not show."""
+    try:
+        wanted = os.stat(path)
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    return any(_is_open_as(f"/proc/{pid}/fd/{number}", wanted) for number in numbers)
+
+
+def _is_open_as(link: str, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(link), wanted)
+    except OSError:
+        return False
+
+
 def in_mount_namespace(namespace: int) -> list[int]:
     """The processes in the mount namespace that :func:`mount_namespace` tells so."""
     return [pid for pid in _pids() if mount_namespace(pid) == namespace]

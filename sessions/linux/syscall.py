@@ -72,6 +72,8 @@ CLONE_FS = 0x200
 CLONE_FILES = 0x400
 CLONE_NEWNS = 0x20000
 CLONE_NEWNET = 0x40000000
+IN_DELETE = 0x200
+IN_MOVED_FROM = 0x40
 SFD_CLOEXEC = os.O_CLOEXEC
 SFD_NONBLOCK = os.O_NONBLOCK
 CLOSE_RANGE_CLOEXEC = 0x4
@@ -274,6 +276,16 @@ def signalfd(signals: Iterable[int]) -> int:
         mask |= 1 << (signum - 1)
     buffer = ctypes.create_string_buffer(mask.to_bytes(128, "little"), 128)
     return _checked(_libc.signalfd(-1, buffer, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd")
+
+
+def inotify() -> int:
+    """A descriptor that tells of changes in the directories added to it (inotify_init1(2))."""
+    return _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2): the number under which the directory's events come."""
+    return _checked(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
 
 
 def close_on_exec_from(first_fd: int) -> None:

@@ -42,11 +42,14 @@ unhurried = settings(
 )
 
 
+TINY = Chroot("tiny", Directory("/tiny"), Union("overlay"))
+
+
 def session(**changes: Any) -> Session:
     root = users.find("root")
     made = Session(
-        id="one", stamp="00112233445566778899aabb", chroot=Chroot("tiny", Directory("/tiny"), Union("overlay")),
-        selected_name="tiny", caller=root, user=root, owner=Owner(1234, 5678, BOOT), created_ns=1, boot_id=BOOT,
+        id="one", stamp="00112233445566778899aabb", chroot=TINY,
+        selected_name="tiny", caller=root, user=root, owner=Owner(1234, 5678, BOOT, 9, 10), created_ns=1, boot_id=BOOT,
         mount_namespace=4711, places=Places(), location="/M/place", path="/M/place",
         fstab=(FstabLine("/proc", "/proc", "none", "bind,ro"),),
     )  # fmt: skip
@@ -95,7 +98,7 @@ def test_all_that_was_written_is_read(path: Path) -> None:
     assert found.notes[5] == {"pid": 4242, "start_ticks": 1}
     assert found.reasons == {4: "M: somebody stands in it\nand \ud800 that"}
     assert (found.is_up, found.was_up, found.is_going_down, found.is_damaged) == (True, True, True, False)
-    assert path.name == journals.file_name("one", "tiny", Owner(1234, 5678, BOOT)) != "one"
+    assert path.name == journals.file_name("one", TINY, Owner(1234, 5678, BOOT, 9, 10)) != "one"
     assert oct(path.stat().st_mode) == "0o100600"
     assert os.listdir(path.parent) == [path.name]
 

@@ -113,7 +113,7 @@ def test_a_step_of_no_kind_is_refused(record: object) -> None:
 
 
 def test_fields_that_are_unknown_or_missing_are_named() -> None:
-    record = through_a_journal(Owner(1, 2, "boot"))
+    record = through_a_journal(Owner(1, 2, "boot", 3, 4))
     with pytest.raises(ValueError, match="Owner has no field 'more'"):
         records.decode(Owner, {**record, "more": 1})
     del record["pid"]
@@ -123,4 +123,4 @@ def test_fields_that_are_unknown_or_missing_are_named() -> None:
         records.decode(Owner, {**record, "pid": True})
     with pytest.raises(ValueError, match="unknown kind of step 'nosuch'"):
         steps.decode({"kind": "nosuch"})
-    assert replace(Owner(1, 2, "boot"), pid=3).pid == 3
+    assert replace(Owner(1, 2, "boot", 3, 4), pid=3).pid == 3

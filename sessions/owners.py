@@ -1,0 +1,59 @@
+"""Owners: processes whose end can be proven, so that what they held may be taken from them.
+
+A pid alone proves nothing. What stands in a file name is short: pid, start time, and a checksum of the boot and the
+namespaces in which those two mean something; the whole record stands inside the file.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+
+from sessions.linux import proc
+from sessions.model import Owner
+
+
+def this_process() -> Owner:
+    """The process that we are."""
+    pid = os.getpid()
+    return Owner(pid, proc.start_ticks(pid) or 0, proc.boot_id(), *proc.pid_and_time_namespaces())
+
+
+def is_gone(owner: Owner) -> bool:
+    """Whether the process has proven to have ended: another boot, no such process, or one that started at another time.
+
+    False where nothing can be proven, as in another pid namespace. A zombie has ended.
+    """
+    if owner.boot_id != proc.boot_id():
+        return True
+    if (owner.pid_namespace, owner.time_namespace) != proc.pid_and_time_namespaces():
+        return False
+    return proc.start_ticks(owner.pid) != owner.start_ticks
+
+
+def mark(owner: Owner) -> str:
+    """The owner in a file name: ``PID.TICKS.REALM``."""
+    realm = f"{owner.boot_id}.{owner.pid_namespace}.{owner.time_namespace}"
+    return f"{owner.pid}.{owner.start_ticks}.{binascii.crc32(realm.encode()):08x}"
+
+
+def realm() -> str:
+    """The last part of the marks of processes that can be looked at from here."""
+    return mark(Owner(0, 0, proc.boot_id(), *proc.pid_and_time_namespaces())).rpartition(".")[2]
+
+
+def pid_of(marked: str, our_realm: str) -> int | None:
+    """The pid of a mark if it is a live process that can be looked at from here."""
+    pid, ticks, its_realm = _parts(marked)
+    return pid if its_realm == our_realm and proc.start_ticks(pid) == ticks else None
+
+
+def may_be_gone(marked: str, our_realm: str) -> bool:
+    """Whether the process of a mark may have ended; only its whole record proves that."""
+    return pid_of(marked, our_realm) is None
+
+
+def _parts(marked: str) -> tuple[int, int, str]:
+    pid, _dot, rest = marked.partition(".")
+    ticks, _dot, its_realm = rest.partition(".")
+    return (int(pid), int(ticks), its_realm) if pid.isdecimal() and ticks.isdecimal() else (0, 0, "")
