@@ -233,19 +233,22 @@ def begin(
     name: str = "",
     user: str = "",
     persistent: bool = False,
+    lock_timeout_s: float | None = None,
     places: Places | None = None,
     say: Say = _silent,
 ) -> OpenSession:
     """Begin a session of `chroot` (``NAME``, ``source:NAME`` or an alias); needs root.
 
     `name` is the session's name, made up if empty. The session belongs to this process, and may be cleaned up once the
-    process is gone, unless it is `persistent`. `say` takes what setup scripts print: "I", "W" or "E", and the line.
+    process is gone, unless it is `persistent`. While the chroot is in use in a way that keeps sessions out, it waits:
+    at most `lock_timeout_s` seconds if given, and then raises SourceBusy. `say` takes what setup scripts print: "I",
+    "W" or "E", and the line.
     Raises a SessionsError; nothing is left of the session then, or the error names what is.
     """
     lifecycle.need_root()
     places = places or where.usual_places()
     caller = users.caller()
-    wish = Wish(caller, users.find(user) if user else caller, name, automatic=not persistent)
+    wish = Wish(caller, users.find(user) if user else caller, name, not persistent, lock_timeout_s=lock_timeout_s)
     found, selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=True)
     session = lifecycle.begin(places, found, selected, wish, Settings(say))
     return OpenSession(session, places, say)

@@ -77,6 +77,10 @@ class InUse(SessionsError):
     """Somebody else's command runs in the session; the text names pids and commands."""
 
 
+class SourceBusy(SessionsError):
+    """A chroot is in use in a way that keeps the caller out, and the caller would not wait any longer."""
+
+
 class SessionNotUsable(SessionsError):
     """The session is there but not up: half begun, half ended, or from before the last boot."""
 

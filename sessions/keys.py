@@ -70,6 +70,8 @@ class Key:
     required: bool = False
     variable: str = ""
     status: Status = Status.CURRENT
+    native_default: Value | None = None
+    """The default in TOML, where that is another one."""
     internal: bool = False
     """A session has it: --config prints it for sessions, and it is not accepted in a configuration file."""
     configured_only: bool = False
@@ -96,6 +98,7 @@ VERBOSITY = keytypes.choice("quiet", "normal", "verbose", complaint="{}: Message
 UNION_TYPE = keytypes.choice(
     "none", "overlay", "overlayfs", "aufs", "unionfs", complaint="Unknown filesystem union type ‘{}’"
 )
+LOCK = keytypes.choice("exclusive", "shared")
 STORAGE = keytypes.choice("disk", "tmpfs")
 
 # Every type that can be configured, by its name.
@@ -244,6 +247,13 @@ KEYS: tuple[Key, ...] = (
         Part.SOURCE, (Custom,), configured_only=True,
     ),
     Key("aliases", keytypes.NAMES, (), "Other names for the chroot."),
+    Key(
+        "source-lock", LOCK, "shared",
+        "exclusive: while a session of the source: twin changes the original, no other session of the chroot is open; "
+        "whoever comes later waits. shared: nobody waits, as with schroot. The default is exclusive in sessions.toml, "
+        "and shared in schroot.conf.",
+        status=Status.NATIVE, native_default="exclusive",
+    ),
     Key("users", keytypes.NAMES, (), "Users who may use the chroot."),
     Key("groups", keytypes.NAMES, (), "Groups whose members may use the chroot."),
     Key("root-users", keytypes.NAMES, (), "Users who may become root in it without a password."),

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
-from sessions import engine, names, schroots, setupd, store
+from sessions import engine, names, owners, schroots, setupd, sourcelock, store
 from sessions import enter as entering
 from sessions.config.configuration import Configuration
 from sessions.config.load import load_cached
@@ -26,12 +27,14 @@ from sessions.errors import (
     Stuck,
 )
 from sessions.journal import Journal, State, create
-from sessions.linux import proc
+from sessions.linux import proc, signals
 from sessions.locks import is_locked, session_lock
 from sessions.model import Chroot, Places, Plain, Session
 from sessions.newsession import HOST, Wish, new_session
+from sessions.sourcelock import Claim, Patience
 from sessions.sources import has_sessions
 from sessions.steps import Step
+from sessions.waiters import Kind
 
 
 def need_root() -> None:
@@ -81,18 +84,65 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
         for problem in schroots.problems(places):
             settings.say("W", str(problem))
     store.prepare(places)
-    with session_lock(places.lock_dir, session.id, signals_wait=True):
-        if store.exists(places, session.id):
-            raise SessionExists(session.id)
-        with _create(places, session, steps) as journal:
-            try:
-                engine.up(journal, settings)
-                if session.owner is None:
-                    _sync(journal)
-            except BaseException as error:
-                stuck = engine.down(journal, settings)
-                raise _setup_failed(session, error, stuck) from error
+    if store.exists(places, session.id):
+        raise SessionExists(session.id)
+    with (
+        signals.held_back(),
+        _admitted(places, session, steps, settings, Patience(wish.lock_timeout_s, settings.say)) as journal,
+    ):
+        try:
+            engine.up(journal, settings)
+            if session.owner is None:
+                _sync(journal)
+        except BaseException as error:
+            stuck = engine.down(journal, settings)
+            raise _setup_failed(session, error, stuck) from error
     return session
+
+
+@contextmanager
+def _admitted(
+    places: Places, session: Session, steps: list[Step], settings: Settings, patience: Patience
+) -> Iterator[Journal]:
+    """The session's new journal, under the session's lock, once nobody keeps it from its source."""
+    chroot = session.chroot
+    claim = Claim(
+        chroot.name,
+        Kind.SOURCE if chroot.is_source else Kind.SESSION,
+        chroot.source_lock == "exclusive",
+        session.caller.name,
+        session.id,
+    )
+    with ExitStack() as stack:
+
+        def take() -> Journal:
+            stack.enter_context(session_lock(places.lock_dir, session.id, signals_wait=True))
+            if store.exists(places, session.id):
+                raise SessionExists(session.id)
+            return stack.enter_context(_create(places, session, steps))
+
+        def give_back(journal: Journal) -> None:
+            journal.remove()
+            stack.close()
+
+        collector = partial(collect, places, settings=settings)
+        yield sourcelock.admitted(places, claim, take, give_back, collector, patience)
+
+
+def collect(places: Places, entry: store.Entry, settings: Settings) -> bool:
+    """End an automatic session whose owner has proven to be gone; whether it is gone now."""
+    try:
+        with store.open_session(places, entry.id, for_marks=False) as journal:
+            owner = journal.session.owner
+        if owner is None or not owners.is_gone(owner):
+            return False
+        end(places, entry.id, settings, kill_commands=True)
+    except NotFound:
+        pass
+    except SessionsError as error:
+        settings.say("W", str(error))
+        return False
+    return True
 
 
 def _create(places: Places, session: Session, steps: list[Step]) -> Journal:

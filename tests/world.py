@@ -126,7 +126,8 @@ class World:
         places = self.places
         paths = (
             places.state_dir, places.journal_dir, places.unpack_dir, places.overlay_dir,
-            os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir, places.mount_dir,
+            os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
+            places.mount_dir, places.waiting_dir, places.maintenance_dir,
         )  # fmt: skip
         return frozenset((*paths, f"{self.base}/elsewhere"))
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import click
 
-from sessions import lifecycle, relay, store, users
+from sessions import lifecycle, names, relay, store, upkeep, users
 from sessions.cli.words import ChrootAndCommand, SessionAndCommand
 from sessions.engine import Settings
 from sessions.enter import Request
-from sessions.errors import SessionsError, UsageError
+from sessions.errors import NotFound, SessionsError, UsageError
 from sessions.model import Places
 from sessions.newsession import Wish
+from sessions.sourcelock import Patience
 
 _user = click.option("-u", "--user", metavar="USER", default="", help="Who runs the command (default: you).")
 _directory = click.option("-d", "--directory", metavar="DIR", default="", help="The directory inside to run it in.")
@@ -29,6 +30,13 @@ _script_timeout = click.option(
     metavar="SECONDS",
     help="End setup scripts that take longer.",
 )
+_lock_timeout = click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Give up if the chroot is in use for longer.",
+)
+_no_wait = click.option("--no-wait", is_flag=True, help="Give up at once if the chroot is in use.")
 _places = click.make_pass_decorator(Places)
 
 
@@ -45,6 +53,8 @@ def say(letter: str, line: str) -> None:
 @_shell
 @_isolate
 @_script_timeout
+@_lock_timeout
+@_no_wait
 @_places
 def run(
     places: Places,
@@ -56,6 +66,8 @@ def run(
     shell: str,
     isolate_network: bool,
     script_timeout: float | None,
+    lock_timeout: float | None,
+    no_wait: bool,
 ) -> int:
     """Run a command, or a login shell, in a session of its own that ends with it."""
     lifecycle.need_root()
@@ -63,7 +75,8 @@ def run(
     chroot, selected = lifecycle.find_chroot(lifecycle.load(places), thing, with_host=True)
     settings = Settings(say, script_timeout_s=script_timeout)
     with relay.signals_blocked():
-        wish = Wish(request.caller, request.user, automatic=True)
+        patience_s = _patience_s(lock_timeout, no_wait)
+        wish = Wish(request.caller, request.user, automatic=True, lock_timeout_s=patience_s)
         session = lifecycle.begin(places, chroot, selected, wish, settings)
         try:
             status = _run_inside(places, session.id, request)
@@ -121,8 +134,6 @@ def _run_inside(places: Places, session_id: str, request: Request) -> int:
 
 def _session_id(word: str) -> str:
     """The session that ``[session:]NAME`` names."""
-    from sessions import names
-
     asked = names.split(word, names.SESSION)
     if asked.namespace != names.SESSION:
         raise UsageError(f"{word} is not a session", hint=f"for a session of it: sessions run {word}")
@@ -134,13 +145,25 @@ def _session_id(word: str) -> str:
 @click.option("-n", "--name", metavar="ID", default="", help="The session's name; made up if not given.")
 @click.option("-u", "--user", metavar="USER", default="", help="Who the session is for (setup scripts are told).")
 @_script_timeout
+@_lock_timeout
+@_no_wait
 @_places
-def begin(places: Places, chroot: str, name: str, user: str, script_timeout: float | None) -> None:
+def begin(
+    places: Places,
+    chroot: str,
+    name: str,
+    user: str,
+    script_timeout: float | None,
+    lock_timeout: float | None,
+    no_wait: bool,
+) -> None:
     """Begin a session, print its name, and leave it open."""
     lifecycle.need_root()
     found, selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=True)
     caller = users.caller()
-    wish = Wish(caller, users.find(user) if user else caller, _session_id(name) if name else "")
+    target = users.find(user) if user else caller
+    patience_s = _patience_s(lock_timeout, no_wait)
+    wish = Wish(caller, target, _session_id(name) if name else "", lock_timeout_s=patience_s)
     settings = Settings(say, script_timeout_s=script_timeout)
     with relay.signals_blocked():
         session = lifecycle.begin(places, found, selected, wish, settings)
@@ -198,4 +221,40 @@ def _for_each(places: Places, names: tuple[str, ...], every: bool, act: Callable
     return FAILED if failed else 0
 
 
-COMMANDS = (run, begin, execute, end, recover)
+def _patience_s(lock_timeout: float | None, no_wait: bool) -> float | None:
+    """How long to wait for a chroot that is in use; None is for ever."""
+    return 0.0 if no_wait else lock_timeout
+
+
+@click.command()
+@click.argument("chroot", metavar="CHROOT")
+@click.option("--reason", metavar="TEXT", default="", help="Why, for those who have to wait.")
+@_lock_timeout
+@_no_wait
+@_places
+def lock(places: Places, chroot: str, reason: str, lock_timeout: float | None, no_wait: bool) -> None:
+    """Lock a chroot for maintenance: as soon as no session of it is open, and until it is unlocked.
+
+    New sessions wait from now on, but not those of source:CHROOT. The lock outlives this command, and restarts.
+    """
+    lifecycle.need_root()
+    found, _selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=False)
+    with relay.signals_blocked():
+        upkeep.lock(places, found.name, reason, Patience(_patience_s(lock_timeout, no_wait), say))
+
+
+@click.command()
+@click.argument("chroot", metavar="CHROOT")
+@_places
+def unlock(places: Places, chroot: str) -> None:
+    """Let new sessions of a chroot be begun again."""
+    lifecycle.need_root()
+    asked = names.split(chroot, names.CHROOT)
+    try:
+        name = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=False)[0].name
+    except NotFound:
+        name = asked.name  # one that is configured no more may still be locked
+    upkeep.unlock(places, name)
+
+
+COMMANDS = (run, begin, execute, end, recover, lock, unlock)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sessions import lifecycle, names, records, setupd, store, users
+from sessions import lifecycle, names, records, setupd, store, users, waiters
 from sessions.config.load import Configuration, load
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal
@@ -55,7 +55,7 @@ def list_(places: Places, as_json: bool) -> int:
             (
                 (
                     item.journal.session.id,
-                    _chroot_name(item.journal),
+                    item.journal.session.chroot.full_name,
                     item.state,
                     _owner(item.journal),
                     item.journal.session.path,
@@ -66,11 +66,6 @@ def list_(places: Places, as_json: bool) -> int:
         for error in errors:
             click.echo(f"sessions: {error}", err=True)
     return 125 if errors else 0
-
-
-def _chroot_name(journal: Journal) -> str:
-    chroot = journal.session.chroot
-    return f"source:{chroot.name}" if chroot.is_source else chroot.name
 
 
 def _owner(journal: Journal) -> str:
@@ -117,7 +112,7 @@ def show(places: Places, session: str, as_json: bool) -> None:
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(journal.session.created_ns / 1e9))
     rows = [
         ("Session", journal.session.id),
-        ("Chroot", _chroot_name(journal)),
+        ("Chroot", journal.session.chroot.full_name),
         ("State", str(item.state)),
         ("Owner", _owner(journal)),
         ("Begun", f"{created} by {journal.session.caller.name}"),
@@ -144,16 +139,18 @@ def chroots(places: Places, as_json: bool) -> None:
     if HOST.name not in configuration.chroots:
         found.append(HOST)
     if as_json:
-        _print_json({"chroots": [_chroot_record(chroot) for chroot in found], "problems": _problems(configuration)})
+        listed = [{**_chroot_record(chroot), "maintenance": _maintenance(places, chroot)} for chroot in found]
+        _print_json({"chroots": listed, "problems": _problems(configuration)})
         return
     _print_table(
-        ("CHROOT", "TYPE", "UNION", "ALIASES", "DESCRIPTION"),
+        ("CHROOT", "TYPE", "UNION", "ALIASES", "LOCKED", "DESCRIPTION"),
         (
             (
                 chroot.name,
                 chroot.source.kind,
                 chroot.union.type if chroot.union.is_used else "-",
                 ",".join(chroot.aliases) or "-",
+                _locked(_maintenance(places, chroot)),
                 chroot.description,
             )
             for chroot in found
@@ -162,6 +159,21 @@ def chroots(places: Places, as_json: bool) -> None:
     errors = [problem for problem in configuration.problems if problem.severity == "error"]
     if errors:
         click.echo(f"sessions: {len(errors)} errors in the configuration; see: sessions config check", err=True)
+
+
+def _maintenance(places: Places, chroot: Chroot) -> dict[str, Any] | None:
+    """What the maintenance lock of a chroot says; None without one, or for who may not look."""
+    try:
+        known = waiters.maintenance(places, chroot.name)
+    except PermissionError:
+        return None
+    return {"user": known.user, "since_ns": known.since_ns, "reason": known.reason} if known else None
+
+
+def _locked(record: dict[str, Any] | None) -> str:
+    return (
+        "-" if record is None else f"by {record['user'] or 'somebody'}{': ' * bool(record['reason'])}{record['reason']}"
+    )
 
 
 def _chroot_record(chroot: Chroot) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def build(section: RawSection, raw: RawFile, places: Places) -> Built:
         if "script-config" in settings:
             settings["profile"] = ""
         pairs = custom.merge(settings, given, report)
-        chroot = _assemble(section.name, source, settings, pairs, places)
+        chroot = _assemble(section.name, source, {**_native_defaults(report), **settings}, pairs, places)
         chroot = _without_source_keys(chroot, settings, report)
         _check_root(chroot, report)
         _check_size(chroot.union, settings, report)
@@ -297,6 +297,13 @@ def _aliases(report: Report) -> tuple[str, ...]:
             colon = "Namespace separator ‘:’ may not be used in an alias name; " if ":" in alias else ""
             report.error(key.name, f"{alias}: Invalid name", colon + error.hint)
     return tuple(alias for alias in aliases if names.is_valid(alias))
+
+
+def _native_defaults(report: Report) -> Settings:
+    """The defaults that are others in TOML than in schroot.conf."""
+    if not report.is_native:
+        return {}
+    return {key.name: key.native_default for key in keys.KEYS if key.native_default is not None}
 
 
 def _assemble(

@@ -144,8 +144,9 @@ class World:
         """What sessions have left in the state and runtime directories: anything but the directories themselves."""
         found = []
         for top in ("state", "run"):
-            usual = {f"{self.base}/state/{name}" for name in ("sessions", "union", "union/overlay", "unpack")}
-            usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks")}
+            state = ("sessions", "maintenance", "union", "union/overlay", "unpack")
+            usual = {f"{self.base}/state/{name}" for name in state}
+            usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting")}
             found += [str(path) for path in (self.base / top).rglob("*") if str(path) not in usual]
         return sorted(found)
 

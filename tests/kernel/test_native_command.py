@@ -137,6 +137,24 @@ def test_json_of_every_list_and_record(call: Run) -> None:
     assert call("end", "--all").returncode == 0
 
 
+def test_lock_and_unlock(call: Run) -> None:
+    assert call("lock", "tiny", "--reason", "new compiler").returncode == 0
+    refused = call("run", "tiny", "--no-wait", "--", "true")
+    assert refused.returncode == 125
+    assert "chroot tiny is in use: maintenance by root since 20" in refused.stderr
+    assert refused.stderr.endswith("(new compiler); try again later, or wait longer with --lock-timeout\n")
+    assert call("begin", "tiny", "--lock-timeout", "0.01").returncode == 125
+    assert call("lock", "tiny", "--no-wait").returncode == 125
+    assert "by root: new compiler" in call("chroots").stdout
+    (locked,) = [item for item in json.loads(call("chroots", "--json").stdout)["chroots"] if item["maintenance"]]
+    assert (locked["name"], locked["maintenance"]["reason"]) == ("tiny", "new compiler")
+    assert call("run", "source:tiny", "--no-wait", "--", "true").returncode == 0
+    assert call("unlock", "tiny").returncode == 0
+    again = call("unlock", "tiny")
+    assert (again.returncode, again.stderr) == (125, "sessions: tiny is not locked; see: sessions chroots\n")
+    assert call("lock", "nosuch").returncode == 125
+
+
 def test_plan_touches_nothing(call: Run, world: World) -> None:
     before = snapshot(world.base)
     assert call("plan", "tiny").returncode == 0

@@ -64,6 +64,7 @@ description=One
 directory=/srv
 union-type=overlay
 union-mount-options=index=on
+source-lock=exclusive
 union-overlay-directory=/o
 union-underlay-directory=/u
 aliases=b,c
@@ -94,6 +95,7 @@ description = "One"
 directory = "/srv"
 union-type = "overlay"
 union-mount-options = "index=on"
+source-lock = "exclusive"
 union-overlay-directory = "/o"
 union-underlay-directory = "/u"
 aliases = ["b", "c"]
@@ -122,6 +124,7 @@ ALL = Chroot(
     source=Directory("/srv"),
     union=Union("overlay", "index=on", "/o", "/u"),
     description="One",
+    source_lock="exclusive",
     aliases=("b", "c"),
     users=("u1", "u2"),
     groups=("g1",),

@@ -19,7 +19,7 @@ FLOORS = (
     ("linux",),
     ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "records"),
     ("config",),
-    ("steps", "journal", "locks", "engine"),
+    ("steps", "journal", "locks", "owners", "engine"),
     (
         "script",
         "schroots",
@@ -31,14 +31,22 @@ FLOORS = (
         "newsession",
         "enter",
         "relay",
+        "waiters",
+        "sourcelock",
         "lifecycle",
+        "upkeep",
         "api",
     ),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # The one module that may import each of these.
-DOORS = {"ctypes": "linux/syscall.py", "subprocess": "linux/run.py", "psutil": "linux/proc.py", "filelock": "locks.py"}
+DOORS = {
+    "ctypes": "linux/syscall.py",
+    "subprocess": "linux/run.py",
+    "psutil": "linux/proc.py",
+    "filelock": "waiters.py",
+}
 
 
 def _imports(path: Path) -> Iterator[tuple[str, bool]]:

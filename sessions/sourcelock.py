@@ -1,0 +1,327 @@
+"""The lock of a source: its sessions share it, and who changes the original has it alone.
+
+A session's hold is its journal, maintenance has a record that stays. Either is published first, and only then it is
+looked whether somebody was there before or waits for it; in that case it is taken back, and one waits in line. Since
+both sides publish before they look, one of two always sees the other, and no lock is needed to get in.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sessions import owners, store, waiters
+from sessions.errors import Interrupted, JournalError, SourceBusy
+from sessions.journal import checksum, open_existing
+from sessions.linux import proc, signals, syscall
+from sessions.model import Places
+from sessions.waiters import Kind, Waiter
+
+T = TypeVar("T")
+# All who are in the way have to go, so that it is enough to be told of some.
+_MOST_WATCHED = 16
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What somebody wants a source for. `chroot` is its name, and `is_exclusive` what its source-lock says."""
+
+    chroot: str
+    kind: Kind
+    is_exclusive: bool
+    user: str
+    session_id: str = ""
+    """The session that is to be begun, which is not in its own way."""
+
+    def is_blocked_by(self, other: Kind) -> bool:
+        """Whether what another one holds, or has asked for earlier, is in the way."""
+        if self.kind is Kind.MAINTENANCE:
+            return True
+        if other is Kind.MAINTENANCE:
+            # Under the protection of a maintenance lock the original is changed.
+            return self.kind is Kind.SESSION
+        return self.is_exclusive and Kind.SOURCE in (self.kind, other)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long somebody is ready to wait (None: until it is their turn; 0: not at all), and whom to tell meanwhile."""
+
+    timeout_s: float | None = None
+    say: Callable[[str, str], None] = lambda letter, line: None
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """Somebody in the way: a session by its journal, a waiter or maintenance by their records."""
+
+    kind: Kind
+    path: str
+    session: store.Entry | None = None
+    waiter: Waiter | None = None
+
+    @property
+    def owner_mark(self) -> str:
+        """The mark of the process it ends with, if it does."""
+        return self.session.owner_mark if self.session else self.waiter.owner_mark if self.waiter else ""
+
+    def describe(self) -> str:
+        """Who it is, since when, and for what, as far as that can be read."""
+        if self.session:
+            return f"session {self.session.id}{_session_details(self.session)}"
+        known = waiters.details(self.path)
+        whose = f"{known.user or 'somebody'}{_since(known.since_ns)}"
+        if self.waiter:
+            return f"process {self.waiter.owner_mark.partition('.')[0]} of {whose}, which waits for it"
+        return f"maintenance by {whose}{f' ({known.reason})' if known.reason else ''}"
+
+
+def _session_details(entry: store.Entry) -> str:
+    try:
+        with open_existing(entry.path, for_marks=False) as journal:
+            session = journal.session
+    except (FileNotFoundError, JournalError):
+        return ""
+    process = f"process {session.owner.pid} of " if session.owner else ""
+    return f" ({process}{session.caller.name}{_since(session.created_ns)})"
+
+
+def _since(since_ns: int) -> str:
+    return f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since_ns / 1e9))}" if since_ns else ""
+
+
+def admitted(
+    places: Places,
+    claim: Claim,
+    take: Callable[[], T | None],
+    give_back: Callable[[T], None],
+    collect: Callable[[store.Entry], bool],
+    patience: Patience,
+) -> T:
+    """What `take` publishes, once nobody is in its way; `give_back` takes it back when somebody was quicker.
+
+    `take` gives None where somebody else holds what it would publish. `collect` ends a session whose owner is gone, and
+    says whether it could. The caller has the stopping signals blocked. Raises SourceBusy when the patience is over, or
+    when one would wait for oneself, and Interrupted when a signal asks us to stop; nothing of ours is left then.
+    """
+    taken = _try(places, claim, take, give_back, ticket=None)
+    return taken if taken is not None else _wait(places, claim, take, give_back, collect, patience)
+
+
+def _try(
+    places: Places,
+    claim: Claim,
+    take: Callable[[], T | None],
+    give_back: Callable[[T], None],
+    ticket: int | None,
+) -> T | None:
+    """Take it, unless somebody turns out to be in the way; who has no ticket comes after all who have one."""
+    taken = take()
+    if taken is not None and blockers(places, claim, ticket):
+        give_back(taken)
+        return None
+    return taken
+
+
+def blockers(places: Places, claim: Claim, ticket: int | None = None) -> list[Blocker]:
+    """Who is in the way of a claim, the ones with a ticket first."""
+    found = [
+        Blocker(waiter.kind, waiter.path, waiter=waiter)
+        for waiter in waiters.listed(places, claim.chroot)
+        if (ticket is None or waiter.ticket < ticket) and claim.is_blocked_by(waiter.kind)
+    ]
+    path = waiters.maintenance_path(places, claim.chroot)
+    if claim.kind is Kind.SESSION and os.path.lexists(path):
+        found.append(Blocker(Kind.MAINTENANCE, path))
+    kinds = {
+        checksum(name): kind
+        for name, kind in ((claim.chroot, Kind.SESSION), (f"source:{claim.chroot}", Kind.SOURCE))
+        if claim.is_blocked_by(kind)
+    }
+    if kinds:
+        found += [
+            Blocker(kinds[entry.checksum], entry.path, entry)
+            for entry in store.entries(places)
+            if entry.checksum in kinds and entry.id != claim.session_id
+        ]
+    return found
+
+
+def _wait(
+    places: Places,
+    claim: Claim,
+    take: Callable[[], T | None],
+    give_back: Callable[[T], None],
+    collect: Callable[[store.Entry], bool],
+    patience: Patience,
+) -> T:
+    deadline_s = None if patience.timeout_s is None else time.monotonic() + patience.timeout_s
+    realm, told = owners.realm(), ""
+    hopeless: set[str] = set()
+    _refuse_to_wait_for_oneself(claim, blockers(places, claim), realm)
+    with ExitStack() as stack:
+        watch = stack.enter_context(_Watch(places, claim))
+        waiter = waiters.register(places, claim.chroot, claim.kind, claim.user)
+        stack.callback(waiters.withdraw, waiter)
+        while True:
+            found = blockers(places, claim, waiter.ticket)
+            if not found and (taken := _try(places, claim, take, give_back, waiter.ticket)) is not None:
+                return taken
+            found = found or blockers(places, claim, waiter.ticket) or _holder_of_the_same(places, claim)
+            if _clear_away(places, claim, found, realm, collect, hopeless):
+                continue
+            if (words := _names(found)) != told:
+                told = words
+                patience.say("I", f"waiting for chroot {claim.chroot}: {words}")
+            if not watch.wait([blocker.owner_mark for blocker in found if blocker.owner_mark], realm, deadline_s):
+                raise SourceBusy(
+                    f"chroot {claim.chroot} is in use: {words}",
+                    hint="try again later, or wait longer with --lock-timeout",
+                )
+
+
+def _holder_of_the_same(places: Places, claim: Claim) -> list[Blocker]:
+    """Who has locked a chroot for maintenance already, where that is what is wanted."""
+    path = waiters.maintenance_path(places, claim.chroot)
+    return [Blocker(Kind.MAINTENANCE, path)] if os.path.lexists(path) else []
+
+
+def _names(found: Sequence[Blocker]) -> str:
+    words = [blocker.describe() for blocker in found[:_MOST_NAMED]]
+    more = len(found) - len(words)
+    return "; ".join([*words, f"and {more} more"] if more else words)
+
+
+def _refuse_to_wait_for_oneself(claim: Claim, found: Sequence[Blocker], realm: str) -> None:
+    """Raise SourceBusy if a process that waits for us, as a setup script's does, is in our way."""
+    waiting = proc.ancestors() - {os.getpid()}
+    for blocker in found:
+        is_ours = owners.pid_of(blocker.owner_mark, realm) in waiting
+        if blocker.session and (is_ours or any(proc.has_open(pid, blocker.path) for pid in waiting)):
+            raise SourceBusy(
+                f"chroot {claim.chroot} is held by session {blocker.session.id}, which waits for this very command",
+                hint="run it outside of the session and of its setup scripts",
+            )
+
+
+def _clear_away(
+    places: Places,
+    claim: Claim,
+    found: Sequence[Blocker],
+    realm: str,
+    collect: Callable[[store.Entry], bool],
+    hopeless: set[str],
+) -> bool:
+    """Remove the records of dead waiters, and end the sessions of dead owners; whether there was any that could be."""
+    is_changed = False
+    for blocker in found:
+        if blocker.waiter and waiters.is_gone(blocker.waiter, realm):
+            with waiters.manage_lock(places, claim.chroot):
+                waiters.withdraw(blocker.waiter)
+            is_changed = True
+        elif blocker.session and blocker.path not in hopeless and _has_lost_its_owner(blocker.session, realm):
+            if collect(blocker.session):
+                is_changed = True
+            else:
+                hopeless.add(blocker.path)
+    return is_changed
+
+
+def _has_lost_its_owner(entry: store.Entry, realm: str) -> bool:
+    return bool(entry.owner_mark) and owners.may_be_gone(entry.owner_mark, realm)
+
+
+def _pidfd(marked: str, realm: str) -> int | None:
+    """A descriptor that tells of the end of a mark's process; None if it has ended."""
+    pid = owners.pid_of(marked, realm)
+    if pid is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # A pid that was used again in between is not the one that was meant.
+    if owners.pid_of(marked, realm) is None:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+class _Watch:
+    """Hears of everything that may end the wait for one claim, and of the signals that ask us to stop."""
+
+    def __init__(self, places: Places, claim: Claim) -> None:
+        self._places = places
+        self._claim = claim
+        self._prefixes: dict[int, Callable[[str], bool]] = {}
+
+    def __enter__(self) -> _Watch:
+        self._inotify = syscall.inotify()
+        self._signals = syscall.signalfd(signals.STOPPING)
+        chroot = self._claim.chroot
+        sums = [checksum(chroot), checksum(f"source:{chroot}")]
+        self._add(self._places.waiting_dir, lambda name: name.startswith(f"{chroot},"))
+        self._add(self._places.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
+        self._add(self._places.maintenance_dir, lambda name: name == chroot)
+        return self
+
+    def _add(self, directory: str, is_relevant: Callable[[str], bool]) -> None:
+        mask = syscall.IN_DELETE | syscall.IN_MOVED_FROM
+        self._prefixes[syscall.inotify_add_watch(self._inotify, directory, mask)] = is_relevant
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._inotify)
+        os.close(self._signals)
+
+    def wait(self, marks: Sequence[str], realm: str, deadline_s: float | None) -> bool:
+        """Return when somebody who may have been in the way is gone; False if the time is over. Raises Interrupted.
+
+        `marks` are the processes in the way; those of other realms cannot be watched from ours.
+        """
+        poll = select.poll()
+        poll.register(self._inotify, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        with ExitStack() as stack:
+            for marked in [marked for marked in marks if marked.endswith(f".{realm}")][:_MOST_WATCHED]:
+                pidfd = _pidfd(marked, realm)
+                if pidfd is None:
+                    return True
+                stack.callback(os.close, pidfd)
+                poll.register(pidfd, select.POLLIN)
+            while True:
+                left_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
+                ready = {fd for fd, _event in poll.poll(left_ms)}
+                self._stop_if_asked()
+                if not ready:
+                    return False
+                if ready - {self._inotify, self._signals} or (self._inotify in ready and self._is_relevant()):
+                    return True
+
+    def _stop_if_asked(self) -> None:
+        signum = signals.pending()
+        if signum is not None:
+            name = signal.Signals(signum).name
+            raise Interrupted(signum, f"{name} came while waiting for chroot {self._claim.chroot}")
+
+    def _is_relevant(self) -> bool:
+        """Whether any of the events that have come is about something that may have been in the way."""
+        is_relevant = False
+        while True:
+            try:
+                data = os.read(self._inotify, 65536)
+            except BlockingIOError:
+                return is_relevant
+            while data:
+                number = int.from_bytes(data[:4], "little", signed=True)
+                size_bytes = int.from_bytes(data[12:16], "little")
+                name = os.fsdecode(data[16 : 16 + size_bytes].rstrip(b"\0"))
+                # An event without a watch says that some were lost.
+                is_relevant = is_relevant or number not in self._prefixes or self._prefixes[number](name)
+                data = data[16 + size_bytes :]

@@ -1,0 +1,174 @@
+"""Who waits for a source, and who keeps one locked: small records that other processes read.
+
+A waiter's record is a file ``CHROOT,TICKET,KIND,MARK`` in the runtime directory: tickets keep the order, the mark tells
+the process (see sessions.owners). Tickets are given out under the chroot's manage lock; whoever waits removes its own
+record, and a record whose process has proven to be gone is removed by the next one to look. A maintenance record is a
+file named after the chroot in the state directory, which only ``unlock`` removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sessions import names, owners, records
+from sessions.errors import SessionsError
+from sessions.linux import files, trace
+from sessions.linux.publish import publish
+from sessions.model import Owner, Places
+
+# The manage lock is held for less than a millisecond.
+_POLL_S = 0.002
+
+
+class Kind(StrEnum):
+    """What a source is wanted for."""
+
+    SESSION = "session"
+    SOURCE = "source"
+    """A session of the source: twin, which changes the original."""
+    MAINTENANCE = "maintenance"
+
+
+_KINDS = frozenset(Kind)
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A record by its name alone."""
+
+    path: str
+    ticket: int
+    kind: Kind
+    owner_mark: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a record says inside; all unknown where it cannot be read."""
+
+    owner: Owner | None = None
+    user: str = ""
+    since_ns: int = 0
+    reason: str = ""
+
+
+@contextmanager
+def manage_lock(places: Places, chroot: str) -> Iterator[None]:
+    """Alone change the records of a chroot. The file is removed while it is held: who gets it then tries again."""
+    from filelock import FileLock  # only where somebody has to wait: it costs 30 ms to import
+
+    files.ensure_own_directory(places.lock_dir, 0o700)
+    path = os.path.join(places.lock_dir, f"{chroot},manage")
+    with FileLock(path, mode=0o600, poll_interval=_POLL_S, thread_local=False, fallback_to_soft=False):
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
+
+def register(places: Places, chroot: str, kind: Kind, user: str) -> Waiter:
+    """Take a ticket behind everybody who waits; the record stays until :func:`withdraw`."""
+    owner = owners.this_process()
+    marked = owners.mark(owner)
+    with manage_lock(places, chroot):
+        ticket = max((waiter.ticket for waiter in listed(places, chroot)), default=0) + 1
+        name = f"{chroot},{ticket},{kind},{marked}"
+        trace.point("register", name)
+        _write(places.waiting_dir, name, {"owner": records.encode(owner), "user": user, "since_ns": time.time_ns()})
+        trace.point("registered", name)
+    return Waiter(os.path.join(places.waiting_dir, name), ticket, kind, marked)
+
+
+def withdraw(waiter: Waiter) -> None:
+    """Take a waiter's request away; one that is gone is success."""
+    trace.point("withdraw", waiter.path)
+    _unlink(waiter.path)
+    trace.point("withdrawn", waiter.path)
+
+
+def listed(places: Places, chroot: str = "") -> list[Waiter]:
+    """Those who wait for a chroot, or for any, in the order of their tickets."""
+    try:
+        records_there = os.listdir(places.waiting_dir)
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in records_there:
+        whom, ticket, kind, marked = (*name.split(","), "", "", "")[:4]
+        if names.is_valid(whom) and ticket.isdecimal() and kind in _KINDS and chroot in ("", whom):
+            found.append(Waiter(os.path.join(places.waiting_dir, name), int(ticket), Kind(kind), marked))
+    return sorted(found, key=lambda waiter: (waiter.ticket, waiter.path))
+
+
+def is_gone(waiter: Waiter, realm: str) -> bool:
+    """Whether the waiting process has proven to have ended; `realm` is :func:`owners.realm`."""
+    if owners.pid_of(waiter.owner_mark, realm) is not None:
+        return False
+    if waiter.owner_mark.endswith(f".{realm}"):
+        return True
+    owner = details(waiter.path).owner
+    return owner is not None and owners.is_gone(owner)
+
+
+def lock_for_maintenance(places: Places, chroot: str, user: str, reason: str) -> bool:
+    """Write the maintenance record of a chroot; False if there is one."""
+    trace.point("lock", chroot)
+    try:
+        _write(places.maintenance_dir, chroot, {"user": user, "since_ns": time.time_ns(), "reason": reason})
+    except FileExistsError:
+        return False
+    trace.point("locked", chroot)
+    return True
+
+
+def unlock(places: Places, chroot: str) -> bool:
+    """Remove the maintenance record of a chroot; False if there is none."""
+    return _unlink(maintenance_path(places, chroot))
+
+
+def maintenance_path(places: Places, chroot: str) -> str:
+    """Where the maintenance record of a chroot is, if there is one."""
+    return os.path.join(places.maintenance_dir, chroot)
+
+
+def maintenance(places: Places, chroot: str) -> Details | None:
+    """What the maintenance record of a chroot says, nothing if it cannot be read; None if there is none."""
+    path = maintenance_path(places, chroot)
+    return details(path) if os.path.lexists(path) else None
+
+
+def details(path: str) -> Details:
+    """What a record says; what is cut short, or not ours, says nothing."""
+    try:
+        value = json.loads(files.read_whole(path))
+        owner = records.decode(Owner, value["owner"]) if "owner" in value else None
+        return Details(owner, str(value["user"]), int(value["since_ns"]), str(value.get("reason", "")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Details()
+
+
+def _write(directory: str, name: str, value: dict[str, Any]) -> None:
+    try:
+        temporary = f".{os.getpid()}.{name}"[:255]
+        os.close(publish(directory, name, json.dumps(value).encode(), temporary=temporary))
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise SessionsError(
+            f"cannot write the record {directory}/{name}: {error.strerror}", hint="make room there, or make it writable"
+        ) from error
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,428 @@
+"""Sessions of a chroot share its source, and who changes it has it alone: in order, and whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers import REPOSITORY, Fork, World, bind, fork, mount, shell, umount
+
+from sessions import lifecycle, owners, store, upkeep, waiters
+from sessions.engine import Settings
+from sessions.errors import Interrupted, NotFound, SessionsError, SourceBusy
+from sessions.linux import proc
+from sessions.sourcelock import Patience
+
+pytestmark = pytest.mark.usefixtures("read_only_host")
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """With chroots whose source is locked, and one where it never is."""
+    world.define("tiny")
+    world.define("free", source_lock="shared")
+    return world
+
+
+@pytest.fixture
+def asker(world: World) -> Iterator[Callable[..., Fork]]:
+    """Starts a process that wants a session; it says "waiting ...", then "in", and leaves when it is told to."""
+    started: list[Fork] = []
+
+    def start(chroot: str, **wishes: object) -> Fork:
+        def ask(it: Fork) -> None:
+            def say(_letter: str, line: str) -> None:
+                it.tell(line)
+
+            with world.begin(chroot, say=say, **wishes):
+                it.tell("in")
+                it.ask()
+
+        started.append(fork(ask))
+        return started[-1]
+
+    yield start
+    for asked in started:
+        try:
+            os.kill(asked.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.fixture
+def holder(asker: Callable[..., Fork]) -> Callable[..., Fork]:
+    """Starts a process that has a session: not we ourselves, since nobody waits for who waits for him."""
+
+    def start(chroot: str, **wishes: object) -> Fork:
+        held = asker(chroot, **wishes)
+        assert held.ask() == "in"
+        return held
+
+    return start
+
+
+def waiting(world: World) -> list[str]:
+    return [f"{waiter.ticket} {waiter.kind}" for waiter in waiters.listed(world.places)]
+
+
+def leave(asked: Fork) -> None:
+    asked.tell("leave")
+    assert asked.wait() == 0
+
+
+def refused(world: World, chroot: str) -> str:
+    with pytest.raises(SourceBusy) as error:
+        world.begin(chroot, lock_timeout_s=0)
+    return str(error.value)
+
+
+def test_sessions_share_and_the_source_is_alone(world: World) -> None:
+    with world.begin("tiny", name="one"), world.begin("tiny", name="two"):
+        text = refused(world, "source:tiny")
+        assert text.startswith("chroot tiny is in use: session one (process ")
+        assert "of root since 20" in text
+        assert "; session two (process" in text
+        assert text.endswith("try again later, or wait longer with --lock-timeout")
+    with world.begin("source:tiny", name="changing"):
+        assert "session changing (process" in refused(world, "tiny")
+        assert "session changing (process" in refused(world, "source:tiny")
+    with world.begin("tiny"):
+        pass
+
+
+def test_a_shared_source_never_keeps_anybody_waiting(world: World) -> None:
+    with world.begin("free"), world.begin("source:free"), world.begin("source:free"), world.begin("free"):
+        assert waiting(world) == []
+
+
+def test_other_chroots_are_not_concerned(world: World) -> None:
+    with world.begin("source:tiny"), world.begin("free"):
+        pass
+
+
+def test_they_get_in_as_they_came(world: World, asker: Callable[..., Fork], holder: Callable[..., Fork]) -> None:
+    """A session that could share with the one that is open waits behind who waits for the source."""
+    first = holder("tiny", name="first")
+    changer = asker("source:tiny", name="changer")
+    assert changer.ask().startswith("waiting for chroot tiny: session first (process")
+    second = asker("tiny", name="second")
+    assert second.ask().startswith(f"waiting for chroot tiny: process {changer.pid} of root since")
+    last = asker("source:tiny", name="last")
+    assert last.ask().startswith("waiting for chroot tiny: process")
+    assert waiting(world) == ["1 source", "2 session", "3 source"]
+    leave(first)
+    assert changer.ask() == "in"
+    assert second.ask().startswith("waiting for chroot tiny: session changer")
+    leave(changer)
+    assert second.ask() == "in"
+    assert waiting(world) == ["3 source"]
+    third = asker("tiny", name="third")
+    assert "waiting for chroot tiny" in third.ask()
+    leave(second)
+    while (line := last.ask()) != "in":
+        assert line.startswith("waiting for chroot tiny: ")
+    leave(last)
+    while (line := third.ask()) != "in":
+        assert line.startswith("waiting for chroot tiny: ")
+    leave(third)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_wait(world: World, holder: Callable[..., Fork], signum: signal.Signals) -> None:
+    def ask(it: Fork) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+        try:
+            world.begin("source:tiny", say=lambda letter, line: it.tell(line))
+        except Interrupted as error:
+            it.tell(f"{error.status} {error}")
+            it.ask()
+
+    held = holder("tiny")
+    asked = fork(ask)
+    assert asked.ask().startswith("waiting")
+    os.kill(asked.pid, signum)
+    # All was taken back before the signal took its course.
+    assert asked.wait() == -signum
+    assert waiting(world) == []
+    assert len(store.entries(world.places)) == 1
+    with world.begin("tiny"):
+        pass
+    leave(held)
+
+
+def test_who_will_not_wait_longer_is_told_for_whom(world: World) -> None:
+    with world.begin("source:tiny", name="changing"):
+        said: list[str] = []
+        with pytest.raises(SourceBusy, match="chroot tiny is in use: session changing"):
+            world.begin("tiny", lock_timeout_s=0.05, say=lambda letter, line: said.append(line))
+        assert len(said) == 1
+        assert waiting(world) == []
+
+
+def kill(asked: Fork) -> None:
+    os.kill(asked.pid, signal.SIGKILL)
+    assert asked.wait() == -signal.SIGKILL
+
+
+def test_a_dead_waiter_is_not_waited_for(
+    world: World, asker: Callable[..., Fork], holder: Callable[..., Fork]
+) -> None:
+    held = holder("tiny")
+    dead = asker("source:tiny")
+    assert dead.ask().startswith("waiting")
+    kill(dead)
+    assert waiting(world) == ["1 source"]
+    with world.begin("tiny", lock_timeout_s=0):
+        assert waiting(world) == []
+    leave(held)
+
+
+def test_who_waits_for_a_waiter_hears_of_its_death(asker: Callable[..., Fork], holder: Callable[..., Fork]) -> None:
+    held = holder("tiny")
+    first = asker("source:tiny")
+    assert first.ask().startswith("waiting")
+    second = asker("tiny")
+    assert second.ask().startswith(f"waiting for chroot tiny: process {first.pid}")
+    kill(first)
+    assert second.ask() == "in"
+    leave(second)
+    leave(held)
+
+
+@pytest.mark.parametrize(("held", "wanted"), [("source:tiny", "tiny"), ("tiny", "source:tiny")])
+def test_the_session_of_a_dead_owner_is_ended_by_who_waits_for_it(
+    world: World, asker: Callable[..., Fork], held: str, wanted: str
+) -> None:
+    dead = asker(held, name="dead")
+    assert dead.ask() == "in"
+    heir = asker(wanted)
+    assert heir.ask().startswith("waiting for chroot tiny: session dead")
+    kill(dead)
+    assert heir.ask() == "in"
+    assert "dead" not in {entry.id for entry in store.entries(world.places)}
+    leave(heir)
+
+
+def test_a_session_of_somebody_in_another_pid_namespace_is_not_touched(world: World) -> None:
+    """Its pid means nothing here: nothing is proven."""
+    session = world.begin("tiny", name="one")
+    (entry,) = store.entries(world.places)
+    pid, ticks, _realm = entry.owner_mark.split(".")
+    elsewhere = owners.mark(owners.Owner(1, 1, proc.boot_id(), 1, 1)).rpartition(".")[2]
+    assert not owners.is_gone(owners.Owner(1, 1, proc.boot_id(), 1, 1))
+    assert owners.pid_of(f"{pid}.{ticks}.{elsewhere}", owners.realm()) is None
+    session.end()
+
+
+def test_maintenance_outlives_the_command(world: World) -> None:
+    patience = Patience(0)
+
+    def lock(it: Fork) -> None:
+        upkeep.lock(world.places, "tiny", "new compiler", patience)
+        it.tell("locked")
+
+    with world.begin("tiny"), pytest.raises(SourceBusy):
+        upkeep.lock(world.places, "tiny", "", patience)
+    locker = fork(lock)
+    assert locker.ask() == "locked"
+    assert locker.wait() == 0
+    assert "maintenance by root since 20" in refused(world, "tiny")
+    assert "(new compiler)" in refused(world, "tiny")
+    with pytest.raises(SourceBusy, match="maintenance by root"):
+        upkeep.lock(world.places, "tiny", "again", patience)
+    with world.begin("source:tiny") as session:
+        shell(session, "echo changed > /etc/changed")
+    upkeep.unlock(world.places, "tiny")
+    with world.begin("tiny") as session:
+        assert shell(session, "cat /etc/changed") == "changed\n"
+    with pytest.raises(NotFound, match="tiny is not locked"):
+        upkeep.unlock(world.places, "tiny")
+
+
+def test_maintenance_keeps_sessions_of_a_shared_source_out_too(world: World, asker: Callable[..., Fork]) -> None:
+    upkeep.lock(world.places, "free", "", Patience(0))
+    asked = asker("free")
+    assert asked.ask().startswith("waiting for chroot free: maintenance by root")
+    upkeep.unlock(world.places, "free")
+    assert asked.ask() == "in"
+    leave(asked)
+
+
+def test_maintenance_waits_for_sessions_and_lets_no_new_ones_in(
+    world: World, asker: Callable[..., Fork], holder: Callable[..., Fork]
+) -> None:
+    def lock(it: Fork) -> None:
+        upkeep.lock(world.places, "tiny", "", Patience(None, lambda letter, line: it.tell(line)))
+        it.tell("locked")
+
+    held = holder("tiny", name="one")
+    locker = fork(lock)
+    assert locker.ask().startswith("waiting for chroot tiny: session one")
+    late = asker("tiny")
+    assert late.ask().startswith(f"waiting for chroot tiny: process {locker.pid} of root")
+    leave(held)
+    assert locker.ask() == "locked"
+    assert locker.wait() == 0
+    assert late.ask().startswith("waiting for chroot tiny: maintenance by root")
+    upkeep.unlock(world.places, "tiny")
+    assert late.ask() == "in"
+    leave(late)
+
+
+def test_a_maintenance_record_that_is_cut_short_locks_and_can_be_taken_away(world: World) -> None:
+    upkeep.lock(world.places, "tiny", "why", Patience(0))
+    Path(waiters.maintenance_path(world.places, "tiny")).write_text('{"user": "ro')
+    assert "maintenance by somebody" in refused(world, "tiny")
+    upkeep.unlock(world.places, "tiny")
+    with world.begin("tiny"):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", '{"owner": {"pid": 1', "[]", "\0\xff"])
+def test_a_waiter_s_record_that_cannot_be_read_is_judged_by_its_name(world: World, content: str) -> None:
+    store.prepare(world.places)
+    realm = owners.realm()
+    dead = f"tiny,1,source,{2**22 - 1}.1.{realm}"
+    Path(world.places.waiting_dir, dead).write_text(content)
+    with world.begin("tiny", lock_timeout_s=0):
+        assert waiting(world) == []
+        # Of another realm nothing can be proven.
+        other = Path(world.places.waiting_dir, "tiny,1,source,1.1.00000000")
+        other.write_text(content)
+    assert "process 1 of somebody" in refused(world, "tiny")
+    other.unlink()
+
+
+def test_records_of_another_boot_are_dropped(
+    world: World, asker: Callable[..., Fork], holder: Callable[..., Fork], tmp_path: Path
+) -> None:
+    held = holder("tiny")
+    asked = asker("source:tiny")
+    assert asked.ask().startswith("waiting")
+    (waiter,) = waiters.listed(world.places)
+    boot_id = tmp_path / "boot_id"
+    boot_id.write_text("00000000-0000-4000-8000-000000000000\n")
+    bind(boot_id, proc.BOOT_ID)
+    try:
+        assert not waiter.owner_mark.endswith(owners.realm())
+        assert waiters.is_gone(waiter, owners.realm())
+    finally:
+        umount(proc.BOOT_ID)
+    assert not waiters.is_gone(waiter, owners.realm())
+    leave(held)
+    assert asked.ask() == "in"
+    leave(asked)
+
+
+def test_nobody_waits_for_a_session_that_waits_for_him(world: World) -> None:
+    """As whatever is started by a setup script, or by who has opened a session."""
+
+    def within(it: Fork) -> None:
+        with pytest.raises(SourceBusy) as error:
+            world.begin("source:tiny")
+        it.tell(str(error.value))
+
+    with world.begin("tiny", name="outer"):
+        child = fork(within)
+        assert child.ask() == (
+            "chroot tiny is held by session outer, which waits for this very command; run it outside of the session "
+            "and of its setup scripts"
+        )
+        assert child.wait() == 0
+
+
+def test_a_setup_script_that_asks_for_its_own_source(world: World) -> None:
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from sessions.cli.native import main; main()"
+    places = world.places
+    world.write("ask.py", code)
+    options = f"--config-dir {world.base}/native --state-dir {places.state_dir} --runtime-dir {places.runtime_dir}"
+    command = f"{sys.executable} {world.base}/ask.py {options} run source:tiny -- true"
+    world.script("60ask", f"#!/bin/sh\ntest $1 = setup-stop || {command}\n")
+    said: list[str] = []
+    for persistent in (True, False):
+        with pytest.raises(SessionsError, match="60ask exited with status 125"):
+            world.begin("tiny", name="outer", persistent=persistent, say=lambda letter, line: said.append(line))
+    assert len(said) == 2
+    assert all("chroot tiny is held by session outer, which waits for this very command" in line for line in said)
+
+
+def test_the_wait_costs_nothing(world: World, asker: Callable[..., Fork], holder: Callable[..., Fork]) -> None:
+    """Not even while sessions of other chroots come and go."""
+    held = holder("tiny")
+    asked = asker("source:tiny")
+    assert asked.ask().startswith("waiting")
+    before = ticks(asked)
+    for _turn in range(20):
+        with world.begin("free"):
+            pass
+    assert "State:\tS" in Path(f"/proc/{asked.pid}/status").read_text()
+    assert ticks(asked) - before <= 2
+    leave(held)
+    assert asked.ask() == "in"
+    leave(asked)
+
+
+def ticks(process: Fork) -> int:
+    """The processor time it has had, in ticks of 10 ms (proc(5), fields 14 and 15 of stat)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_many_at_once_and_one_who_changes(world: World) -> None:
+    """Nobody starves, and never is the source changed while a session is open: what it wrote is there in all after."""
+    count = 16
+
+    def use(it: Fork) -> None:
+        it.ask()
+        with world.begin("tiny") as session:
+            before = shell(session, "cat /etc/version 2>/dev/null || echo none")
+            assert shell(session, "cat /etc/version 2>/dev/null || echo none") == before
+        it.tell(before.strip())
+
+    def change(it: Fork) -> None:
+        it.ask()
+        with world.begin("source:tiny") as session:
+            shell(session, "echo half > /etc/version; echo new > /etc/version")
+        it.tell("changed")
+
+    users = [fork(use) for _number in range(count)]
+    changer = fork(change)
+    for asked in (*users[: count // 2], changer, *users[count // 2 :]):
+        asked.tell()
+    seen = [asked.ask() for asked in users]
+    assert changer.ask() == "changed"
+    assert [asked.wait() for asked in (*users, changer)] == [0] * (count + 1)
+    assert set(seen) <= {"none", "new"}
+    assert waiting(world) == []
+
+
+def test_nothing_but_records_is_taken_for_one(world: World) -> None:
+    store.prepare(world.places)
+    for name in (".tiny,1,source,1.1.1", "tiny", "tiny,x,source,1.1.1", "tiny,1,nosuch,1.1.1", ",1,source,1.1.1"):
+        Path(world.places.waiting_dir, name).touch()
+    assert waiters.listed(world.places) == []
+    with world.begin("source:tiny"):
+        pass
+    for name in os.listdir(world.places.waiting_dir):
+        os.unlink(f"{world.places.waiting_dir}/{name}")
+
+
+def test_a_collector_never_ends_a_live_session(world: World) -> None:
+    with world.begin("tiny", name="one"), world.begin("tiny", name="two", persistent=True):
+        for entry in store.entries(world.places):
+            assert not lifecycle.collect(world.places, entry, Settings())
+        assert len(store.entries(world.places)) == 2
+
+
+def test_a_waiting_directory_that_is_full(world: World, tmp_path: Path) -> None:
+    store.prepare(world.places)
+    mount("small", world.places.waiting_dir, "tmpfs", data="nr_inodes=1,mode=700")
+    try:
+        with world.begin("tiny"), pytest.raises(SessionsError, match=r"cannot write the record .* No space left"):
+            world.begin("source:tiny")
+    finally:
+        umount(world.places.waiting_dir)
