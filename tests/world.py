@@ -13,8 +13,10 @@ import os
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ import snapshot as snapshots
 from snapshot import Snapshot
 
 from sessions import where
-from sessions.linux import files, mountinfo, proc, syscall
+from sessions.linux import binfmt, files, mountinfo, proc, syscall
 from sessions.model import Places
 
 BUSYBOX = Path("/bin/busybox")
@@ -70,6 +72,18 @@ union-type = "overlay"
 profile = "minimal"
 setup.fstab = "programs/fstab"
 
+[chroot.services]
+type = "directory"
+directory = "{base}/chroot"
+union-type = "overlay"
+profile = "minimal"
+setup.services = "alpha,beta"
+
+[chroot.foreign]
+type = "directory"
+directory = "{base}/foreign"
+profile = "none"
+
 [chroot.archive]
 type = "file"
 file = "{base}/archive/chroot.tar.gz"
@@ -92,6 +106,17 @@ PROGRAMS = """
 /proc           /proc       none    rw,bind
 {base}/image    /mnt        ext4    loop,ro
 scratch         /scratch    tmpfs   size=1m,X-mount.mode=0700
+"""
+
+
+# The init system inside: a service is a process.
+INIT = """#!/bin/sh
+if [ "$3" = start ]; then
+    sleep 100000 &
+    echo $! >"/run/$2"
+else
+    kill "$(cat "/run/$2")"
+fi
 """
 
 
@@ -119,6 +144,11 @@ class World:
     def archive(self) -> Path:
         """The chroot as an archive."""
         return self.base / "archive/chroot.tar.gz"
+
+    @property
+    def foreign(self) -> Path:
+        """A chroot whose shell is of a machine that the kernel knows an interpreter for."""
+        return self.base / "foreign"
 
     @property
     def permanent(self) -> frozenset[str]:
@@ -234,6 +264,7 @@ def make(base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool =
     for name in ("outside", "archive"):
         (base / name).mkdir()
     make_chroot(base / "chroot")
+    make_foreign(base)
     world = World(base, places_in(base))
     subprocess.run(["tar", "-czf", world.archive, "-C", world.chroot, "."], check=True)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", base / "image", "1M"], check=True)
@@ -273,8 +304,10 @@ def check_possible(base: Path) -> None:
 
 def make_chroot(directory: Path) -> None:
     """A chroot of one static program, some of its names, and an /etc as it comes with a fresh system."""
-    for name in ("bin", "etc", "root", "mnt", "tmp", "home"):
+    for name in ("bin", "etc", "root", "mnt", "tmp", "home", "run", "usr/sbin"):
         (directory / name).mkdir(parents=True)
+    (directory / "usr/sbin/invoke-rc.d").write_text(INIT)
+    (directory / "usr/sbin/invoke-rc.d").chmod(0o755)
     shutil.copyfile(BUSYBOX, directory / "bin/busybox")
     (directory / "bin/busybox").chmod(0o755)
     for name in ("sh", "true", "false", "sleep", "cat", "id"):
@@ -283,6 +316,29 @@ def make_chroot(directory: Path) -> None:
     (directory / "etc/group").write_text("root:x:0:\n")
     # As systemd-resolved has it: a link into /run, which leads nowhere in here.
     (directory / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+
+
+def make_foreign(base: Path) -> None:
+    """A chroot of a machine that there is not, but for this world, and its interpreter, registered with the kernel.
+
+    The registration goes with this mount namespace.
+    """
+    machine = 0xE000 | zlib.crc32(str(base).encode()) & 0xFFF
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, machine, 1)
+    make_chroot(base / "foreign")
+    shell = base / "foreign/bin/sh"
+    shell.unlink()
+    shell.write_bytes(head + bytes(40))
+    emulator = base / "emulators/emulator"
+    emulator.parent.mkdir()
+    emulator.write_text("not run in here\n")
+    for profile in ("fstab", "copyfiles", "nssdatabases"):
+        (base / "etc/none").mkdir(exist_ok=True)
+        (base / "etc/none" / profile).touch()
+    subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", binfmt.DIRECTORY], check=True)
+    mask = b"\xff" * 7 + bytes(9) + b"\xff" * 4
+    fields = ["M", "", *("".join(f"\\x{byte:02x}" for byte in data) for data in (head[:20], mask)), str(emulator), ""]
+    Path(binfmt.DIRECTORY, "register").write_text(":".join(["", f"sessions-{machine:04x}", *fields]))
 
 
 def reap() -> None:

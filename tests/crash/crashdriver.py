@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import world as worlds
-from crashkinds import COPIES, Kind
+from crashkinds import Kind
 from snapshot import Entry, differences
 
 from sessions import enter, lifecycle, store, users
@@ -156,7 +156,8 @@ class Driver:
                 self.packed[with_mark] = contents(self.world.archive)
             elif self.kind.changes_original:
                 now = self.world.snapshot().files
-                self.changed = {f"{self.world.chroot}/{name}": now[f"{self.world.chroot}/{name}"] for name in COPIES}
+                stay = [f"{self.original}/{name}" for name in self.kind.copies]
+                self.changed = {path: now[path] for path in stay}
             self.start_again()
             if problems := differences(self.before, self.world.snapshot(), permanent=self.world.permanent):
                 raise AssertionError(f"a session that nobody disturbs leaves: {problems}")
@@ -206,6 +207,11 @@ class Driver:
             path = self.root / MARK
             path.parent.mkdir(parents=True)
             path.write_text("there\n")
+
+    @property
+    def original(self) -> Path:
+        """What is behind the root of a session that has no layer of its own."""
+        return self.world.base / self.kind.original
 
     @property
     def root(self) -> Path:

@@ -104,6 +104,9 @@ class Kind:
     scripts: Mapping[str, str] = field(default_factory=dict)
     changes_original: bool = False
     """Whether the chroot itself is the session's root, so that copies stay in it and we put nothing there."""
+    original: str = "chroot"
+    """The directory of the world that is changed then, and the files that stay in it."""
+    copies: frozenset[str] = COPIES
     repacks: bool = False
     """Whether the end of the session writes the archive anew."""
     busy: bool = False
@@ -135,6 +138,12 @@ KINDS = {
         Kind("script-in-directory", "plain", scripts={"30script": SCRIPT}, changes_original=True),
         Kind("script-with-daemons", "minimal", automatic=True, scripts={"30daemons": DAEMONS}, lasts=False),
         Kind("mount-programs", "programs"),
+        Kind("services", "services"),
+        Kind("services-automatic", "services", automatic=True, lasts=False),
+        Kind(
+            "interpreter", "foreign", changes_original=True, original="foreign",
+            copies=frozenset(("etc/debian_chroot",)),
+        ),
         Kind("custom", "custom", scripts={"05root": ROOT}),
         Kind("host", "host", automatic=True, lasts=False),
     )

@@ -67,7 +67,7 @@ def flip_in_mark(driver: Driver, line: int) -> None:
         # the next one too.
         spoilt = lines[line : line + 1 + (offset == len(b"".join(lines[: line + 1])) - 1)]
         made = [target for mark in spoilt for target in json.loads(mark[9:]).get("note", {}).get("made", ())]
-        driver.may_stay = {f"{driver.world.chroot}{target}" for target in made}
+        driver.may_stay = {f"{driver.original}{target}" for target in made}
     end_and_compare(driver, f"with bit {bit} of byte {offset}, in mark {lines[line]!r}, turned over")
     driver.may_stay = set()
 
