@@ -113,14 +113,8 @@ def _output(*argv: str) -> str:
 @contextmanager
 def cached() -> Iterator[Debian]:
     """The Debian of the cache, made if there is none or an old one; nobody makes it anew while the block lasts."""
-    if os.geteuid() != 0:
-        pytest.fail("these tests make a Debian and mount file systems: run them as root")
     recipe = host_recipe()
-    cache = Path(os.environ.get("SESSIONS_TEST_CACHE") or "/var/tmp/chroot-sessions-test-cache")
-    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-    status = cache.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        pytest.fail(f"{cache}, where the tests keep a Debian, can be written to by others than root: remove it")
+    cache = cache_directory()
     entry = cache / SUITE
     with open(cache / "lock", "w") as lock:
         # Whoever uses the entry shares the lock; whoever makes it anew waits until nobody does. flock(2) lets go of
@@ -132,6 +126,18 @@ def cached() -> Iterator[Debian]:
                 _make(cache, entry, recipe, lock.fileno())
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield Debian(entry / "tree", entry / "archive.tar.zst")
+
+
+def cache_directory() -> Path:
+    """Where a Debian, and the sources of some packages, are kept from one run to the next."""
+    if os.geteuid() != 0:
+        pytest.fail("these tests make a Debian and mount file systems: run them as root")
+    cache = Path(os.environ.get("SESSIONS_TEST_CACHE") or "/var/tmp/chroot-sessions-test-cache")
+    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+    status = cache.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        pytest.fail(f"{cache}, where the tests keep a Debian, can be written to by others than root: remove it")
+    return cache
 
 
 def _is_fresh(entry: Path, recipe: Recipe) -> bool:

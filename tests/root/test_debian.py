@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sources
 from debian import BUILDER, Debian, Entry, Times, changes, manifest
 
 import sessions
@@ -30,49 +31,6 @@ SHELLS = ("/bin/bash", "/bin/sh")
 APT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 # cap_net_raw in the effective and permitted sets, revision 2 (capabilities(7)).
 CAPABILITY = struct.pack("<5I", 0x0200_0001, 1 << 13, 0, 0, 0)
-
-TRIAL = {
-    "debian/control": """\
-Source: trial
-Section: misc
-Priority: optional
-Maintainer: Nobody <nobody@example.org>
-Standards-Version: 4.6.2
-Rules-Requires-Root: no
-
-Package: trial
-Architecture: any
-Depends: ${shlibs:Depends}
-Description: package made inside a session
- It has one program, which says hello.
-""",
-    "debian/changelog": """\
-trial (1.0) unstable; urgency=low
-
-  * Made for a test.
-
- -- Nobody <nobody@example.org>  Sat, 01 Jan 2022 00:00:00 +0000
-""",
-    "debian/source/format": "3.0 (native)\n",
-    "debian/rules": """\
-#!/usr/bin/make -f
-root = debian/trial
-clean:
-	rm -rf $(root) debian/files debian/substvars trial
-build build-arch: trial
-build-indep binary-indep:
-binary binary-arch: build
-	install -D trial $(root)/usr/bin/trial
-	mkdir $(root)/DEBIAN
-	dpkg-shlibdeps trial
-	dpkg-gencontrol -P$(root)
-	dpkg-deb --root-owner-group --build $(root) ..
-""",
-    "trial.c": """\
-#include <stdio.h>
-int main(void) { puts("hello from a package of our own"); return 0; }
-""",
-}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +106,7 @@ def build_trial(opened: OpenSession, times: Times) -> None:
 def _source_archive() -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        for name, text in TRIAL.items():
+        for name, text in sources.OURS.items():
             member = tarfile.TarInfo(f"trial-1.0/{name}")
             member.size, member.mode = len(text), 0o755 if name == "debian/rules" else 0o644
             archive.addfile(member, io.BytesIO(text.encode()))
