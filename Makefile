@@ -6,7 +6,8 @@
 # make docs     write the generated parts of the manual pages again
 # make install  install below PREFIX (/usr/local), with DESTDIR for packages; WITH_VENV=1 brings the dependencies along
 # make uninstall
-# make divert   put the installed command in the place of Debian's /usr/bin/schroot; make undivert gives it back
+# make divert   put the installed command in the place of Debian's /usr/bin/schroot; make undivert gives it back;
+#               both refuse while sessions are open, unless KEEP_SESSIONS=1
 
 # Debian's own interpreter where there is one: it starts four times as fast as a self-built one.
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)

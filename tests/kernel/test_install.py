@@ -19,7 +19,7 @@ DISTRIBUTIONS = "/usr/lib/python3/dist-packages"
 CONFIGURATION = """
 [tiny]
 type=directory
-directory=/srv/tiny
+directory=/mnt/tiny
 union-type=overlay
 union-overlay-directory=/run/layers
 profile=minimal
@@ -71,8 +71,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     mount("none", made.root, "overlay", data=f"lowerdir=/,upperdir={made.upper},workdir={tmp_path}/layer/work")
     for name in ("proc", "sys", "dev"):
         mount(f"/{name}", made.root / name, flags=MS_BIND | MS_REC)
-    # What others have open on this machine is theirs.
-    for name in ("run", "tmp", "var/lib/chroot-sessions", "var/lib/schroot"):
+    # What others have open on this machine is theirs; and a chroot in /mnt can have an overlay, wherever ours lies.
+    for name in ("run", "tmp", "mnt", "var/lib/chroot-sessions", "var/lib/schroot"):
         (made.root / name).mkdir(exist_ok=True)
         mount("none", made.root / name, "tmpfs", data="mode=755")
     try:
@@ -145,12 +145,9 @@ def test_every_file_of_the_checkout_has_its_place(machine: Machine) -> None:
         ("sessions", next(base.glob("lib/python3*/dist-packages/sessions"))),
         ("setup.d", base / "share/chroot-sessions/setup.d"),
     ):
-        listed = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "."],
-            cwd=REPOSITORY / ours, capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
-        found = {str(path.relative_to(theirs)) for path in theirs.rglob("*") if not path.is_dir()}
-        assert {name for name in found if not name.endswith(".pyc")} == set(listed)
+        wanted = {str(path.relative_to(REPOSITORY / ours)) for path in (REPOSITORY / ours).rglob("*") if path.is_file()}
+        found = {str(path.relative_to(theirs)) for path in theirs.rglob("*") if path.is_file()}
+        assert {name for name in found ^ wanted if not name.endswith(".pyc")} == set()
 
 
 def test_modes_do_not_depend_on_the_umask(machine: Machine) -> None:
@@ -175,7 +172,7 @@ def test_modules_are_compiled(installed: Machine) -> None:
 
 
 def test_it_works(installed: Machine) -> None:
-    make_chroot(installed.path("/srv/tiny"))
+    make_chroot(installed.path("/mnt/tiny"))
     installed.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
     assert installed.run("schroot", "-l", "-c", "tiny") == "tiny\n"
     assert installed.run("schroot", "-c", "tiny", "-d", "/", "--", "true") == ""
@@ -281,7 +278,7 @@ def test_files_of_packages_are_not_overwritten(with_dependencies: Machine) -> No
 
 def test_an_installation_that_brings_its_dependencies(machine: Machine, tell: Tell) -> None:
     machine.make("install", "WITH_VENV=1", "PREFIX=/opt/sessions")
-    make_chroot(machine.path("/srv/tiny"))
+    make_chroot(machine.path("/mnt/tiny"))
     machine.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
     command = ["/opt/sessions/bin/schroot", "-c", "tiny", "-d", "/"]
     assert machine.run(*command, "--", "cat", "/etc/debian_chroot") == "tiny\n"
@@ -334,7 +331,7 @@ def test_a_switch_that_was_cut_short_is_finished(installed: Machine) -> None:
 
 
 def test_open_sessions_of_debians_are_named_at_the_switch(installed: Machine) -> None:
-    make_chroot(installed.path("/srv/tiny"))
+    make_chroot(installed.path("/mnt/tiny"))
     installed.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
     installed.path("/var/lib/schroot/session").mkdir()
     installed.path("/var/lib/schroot/session/sid-1234").write_text("[sid-1234]\n")
@@ -347,7 +344,7 @@ def test_open_sessions_of_debians_are_named_at_the_switch(installed: Machine) ->
 
 
 def test_open_sessions_of_ours_are_named_on_the_way_back(installed: Machine) -> None:
-    make_chroot(installed.path("/srv/tiny"))
+    make_chroot(installed.path("/mnt/tiny"))
     installed.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
     installed.make("divert")
     installed.run("/usr/bin/schroot", "-b", "-c", "tiny", "-n", "one")
@@ -361,7 +358,7 @@ def test_open_sessions_of_ours_are_named_on_the_way_back(installed: Machine) -> 
 
 def test_the_init_script_looks_after_our_sessions(installed: Machine) -> None:
     """Without systemd, Debian's own does at boot and at shutdown what it says, by the command's name."""
-    make_chroot(installed.path("/srv/tiny"))
+    make_chroot(installed.path("/mnt/tiny"))
     installed.path("/etc/schroot/chroot.d/tiny").write_text(CONFIGURATION)
     installed.make("divert")
     installed.run("schroot", "-b", "-c", "tiny", "-n", "one")

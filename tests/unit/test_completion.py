@@ -67,7 +67,8 @@ def complete(programs: Path, line: str, breaks: str = COLON_BREAKS) -> list[str]
 
 def test_schroot_knows_every_option(programs: Path) -> None:
     long = {f"--{name}" for name in options.OPTIONS if name != "command"}
-    assert set(complete(programs, "schroot -")) == {*long, *(f"-{letter}" for letter in options.SHORT)}
+    known = {*long, *(f"-{letter}" for letter in options.SHORT)}
+    assert set(complete(programs, "schroot -")) == known, "see etc/bash-completion/schroot"
     assert complete(programs, "schroot --al") == ["--all", "--all-chroots", "--all-sessions", "--all-source-chroots"]
 
 
@@ -151,7 +152,7 @@ def test_sessions_knows_every_option(programs: Path, name: str, command: click.C
             if not parameter.is_flag and parameter.name != "version":
                 valued += parameter.opts
     line = f"sessions {name}".rstrip()
-    assert set(complete(programs, f"{line} -")) == found
+    assert set(complete(programs, f"{line} -")) == found, "see etc/bash-completion/sessions"
     for option in valued:
         assert complete(programs, f"{line} {option} -") == []
         assert "--help" in complete(programs, f"{line} {option} x --h")
@@ -171,6 +172,9 @@ CHROOTS = ["bookworm", "stable", "testing", "source:bookworm", "host", "plain", 
         ("sessions run ", CHROOTS),
         ("sessions begin -n x ", CHROOTS),
         ("sessions plan ", CHROOTS),
+        ("sessions lock ", CHROOTS),
+        ("sessions lock --reason why ", CHROOTS),
+        ("sessions unlock ", CHROOTS),
         ("sessions config show ", CHROOTS),
         ("sessions run source:", ["bookworm", "tar"]),
         ("sessions --config-dir /other run ", ["elsewhere"]),
