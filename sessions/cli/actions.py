@@ -119,16 +119,19 @@ class _Actions:
             with store.open_session(self._places, target.name, for_marks=False) as journal:
                 chroot = journal.session.chroot
         modifiable = access.modifiable_keys(chroot, self._request.caller, self._request.user)
-        values: dict[str, str] = {}
+        asked: dict[str, str] = {}
         for setting in self._options.settings:
             key, equals, value = setting.partition("=")
+            asked.setdefault(key, value if equals else key)
+        values: dict[str, str] = {}
+        for key, value in sorted(asked.items()):  # schroot looks at them in this order
             if key not in modifiable.keys:
                 text = f"Configuration key ‘{key}’ is not permitted to be modified."
                 raise SessionsError(text, hint=f"The key is not present in {' or '.join(modifiable.lists)}")
             if not keys.is_custom(key):
                 raise SessionsError(f"Configuration key name ‘{key}’ is not a permitted name.")
             try:
-                values.setdefault(key, custom.check_value(key, value if equals else key))
+                values[key] = custom.check_value(key, value)
             except ValueError as error:
                 raise SessionsError(f"{key}: {error}") from None
         if not target.chroot:  # a session has its own already: these are for the scripts of this call

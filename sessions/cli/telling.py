@@ -40,13 +40,12 @@ def put(text: str) -> None:
 
 
 def tell(letter: str, text: str) -> None:
-    """A message on standard error, each line of it with its letter; one that cannot be written is lost.
+    """A message on standard error; one that cannot be written is lost.
 
     Of a directory that is missing inside, schroot says what to do about it, although it falls back to another one.
     """
-    lines = "".join(f"{letter}: {line}\n" for line in text.split("\n"))
     try:
-        os.write(2, lines.encode("utf-8", "surrogateescape"))
+        os.write(2, f"{letter}: {text}\n".encode("utf-8", "surrogateescape"))
     except OSError:
         pass
     if letter == "W" and text.startswith("Failed to change to directory"):

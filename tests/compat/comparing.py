@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,18 +51,20 @@ class Case:
         """Both sides are equal, but for the fields that differ on purpose."""
         theirs, ours = self.pair
         found = {name for name, one, other in zip(FIELDS, theirs, ours, strict=True) if one != other}
-        assert found == self.fields, self._shown(theirs, ours, found)
+        assert found == self.fields, f"{self.line}\n{shown(theirs, ours)}"
         outcomes.append(self.differs or "equal")
 
-    def _shown(self, theirs: tuple[str, ...], ours: tuple[str, ...], found: set[str]) -> str:
-        lines = [self.line, f"differ: {', '.join(sorted(found)) or 'nothing'}"]
-        for name, one, other in zip(FIELDS, theirs, ours, strict=True):
-            if one == other:
-                lines += [f"--- {name} of both: {one}"]
-                continue
-            lines += [f"--- {name}, - of Debian's and + of ours:"]
-            lines += list(difflib.unified_diff(one.splitlines(), other.splitlines(), n=2, lineterm=""))[2:]
-        return "\n".join(lines)
+
+def shown(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """Both sides: what is equal as it is, the rest as a difference."""
+    lines = []
+    for name, one, other in zip(FIELDS, theirs, ours, strict=True):
+        if one == other:
+            lines += [f"--- {name} of both: {one}"]
+            continue
+        lines += [f"--- {name}, - of Debian's and + of ours:"]
+        lines += list(difflib.unified_diff(one.splitlines(), other.splitlines(), n=2, lineterm=""))[2:]
+    return "\n".join(lines)
 
 
 class Batch:
@@ -86,14 +89,7 @@ class Batch:
 
     @cached_property
     def _both(self) -> list[dict[str, list[list[str]]]]:
-        with tempfile.TemporaryDirectory() as directory:
-            asked = Path(directory) / "asked"
-            asked.write_text(json.dumps({"files": self.files, "lines": [case.line for case in self.cases]}))
-            asked.chmod(0o644)
-            sides = [world.start(SIDE, side, str(asked)) for side in ("debian", "ours")]
-            outputs = [side.communicate(timeout=300)[0] for side in sides]
-        assert [side.returncode for side in sides] == [0, 0], outputs
-        return [json.loads(output) for output in outputs]
+        return run_both({"files": self.files, "lines": [case.line for case in self.cases]})
 
     @cached_property
     def results(self) -> list[list[tuple[str, ...]]]:
@@ -105,6 +101,40 @@ class Batch:
     def left(self) -> list[list[str]]:
         """What ours has left behind when all lines had run."""
         return self._both[1]["left"]
+
+
+def run_both(what: dict[str, object]) -> list[dict[str, list[list[str]]]]:
+    """What came of it on Debian's side and on ours, each in a world of its own, at the same time."""
+    with tempfile.TemporaryDirectory() as directory:
+        asked = Path(directory) / "asked"
+        asked.write_text(json.dumps(what))
+        sides = [world.start(SIDE, side, str(asked)) for side in ("debian", "ours")]
+        outputs = [side.communicate(timeout=300)[0] for side in sides]
+    assert [side.returncode for side in sides] == [0, 0], outputs
+    return [json.loads(output) for output in outputs]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The words of a command line, files that are there for it, and what became of it on both sides."""
+
+    words: list[str]
+    texts: dict[str, str]
+    theirs: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        files = [f"{path}: {text!r}" for path, text in self.texts.items()]
+        return "\n".join([f"schroot {shlex.join(self.words)}", *files, shown(self.theirs, self.ours)])
+
+
+def run_calls(configuration: str, calls: Sequence[tuple[list[str], dict[str, str]]]) -> tuple[list[Call], list[str]]:
+    """Every call with what became of it, and the directories that ours has made."""
+    files = {**USUAL_FILES, "/etc/schroot/schroot.conf": configuration, "/etc/chroot-sessions/sessions.toml": ""}
+    theirs, ours = run_both({"files": files, "calls": calls})
+    masks = [[tuple(masked(str(text)) for text in result) for result in side["results"]] for side in (theirs, ours)]
+    found = [Call(*call, *pair) for call, pair in zip(calls, zip(*masks, strict=True), strict=True)]
+    return found, [*ours["left"], *ours["made"]]  # type: ignore[list-item]
 
 
 def _comparable(case: Case, result: list[str]) -> tuple[str, ...]:
@@ -150,5 +180,3 @@ def differs(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         return test
 
     return mark
-
-

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import world as worlds
@@ -51,8 +52,12 @@ def main() -> None:
     side, asked = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     make_world(asked, ours=side == "ours")
     log = Log()
-    results = [one(line, log) for line in asked["lines"]]
-    json.dump({"results": results, "left": left_behind()}, sys.stdout)
+    if "calls" in asked:
+        call = call_ours if side == "ours" else call_debians
+        results = [one_call(call, words, texts, log) for words, texts in asked["calls"]]
+    else:
+        results = [one(line, log) for line in asked["lines"]]
+    json.dump({"results": results, "left": left_behind(), "made": made()}, sys.stdout)
 
 
 def mount(*words: str) -> None:
@@ -63,6 +68,9 @@ def make_world(asked: dict[str, object], *, ours: bool) -> None:
     """Fixed places that are this world's alone; what the two programs keep in them is theirs."""
     for directory in ("/run", "/var/lib", "/srv"):
         mount("-t", "tmpfs", "-o", "mode=755", "none", directory)
+    for directory in ("/run/etc/upper", "/run/etc/work"):
+        os.makedirs(directory)
+    mount("-t", "overlay", "-o", "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work", "none", "/etc")
     os.umask(0)
     _make_dev()
     os.umask(0o022)
@@ -107,10 +115,8 @@ def make_chroot(directory: Path) -> None:
 
 
 def _make_configuration(asked: dict[str, object], *, ours: bool) -> None:
-    shutil.copytree("/etc/schroot", "/run/etc")
-    mount("--bind", "/run/etc", "/etc/schroot")
     if os.path.isdir("/etc/chroot-sessions"):
-        mount("-t", "tmpfs", "none", "/etc/chroot-sessions")
+        shutil.rmtree("/etc/chroot-sessions")
     if ours:  # as what is installed has it: scripts that are stock are not taken from there
         shutil.rmtree("/etc/schroot/setup.d")
         os.mkdir("/etc/schroot/setup.d")
@@ -161,11 +167,53 @@ class Log:
         return "".join(f"{line}\n" for line in iter(self._lines.get, ""))
 
 
+def one_call(
+    call: Callable[[list[str], list[int]], int], words: list[str], texts: dict[str, str], log: Log
+) -> tuple[int, str, str, str]:
+    """The same for the words of a command line, and for files that are there for this call only."""
+    for path, text in texts.items():
+        Path(path).write_bytes(os.fsencode(text))
+    files = _capturing()
+    status = call(words, files)
+    for path in texts:
+        os.unlink(path)
+    output, errors = map(_contents, files)
+    return status, output, errors, log.read()
+
+
+def call_debians(words: list[str], files: list[int]) -> int:
+    return subprocess.run(
+        ["schroot", *words],
+        executable="/usr/bin/schroot",
+        stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1], cwd="/", env=ENVIRONMENT, timeout=TIMEOUT_S,
+    ).returncode  # fmt: skip
+
+
+def call_ours(words: list[str], files: list[int]) -> int:
+    """In a copy of this process, which spares the start of an interpreter."""
+    import sessions.cli.actions
+    import sessions.cli.output
+    import sessions.config.load
+    import sessions.store  # noqa: F401
+    from sessions.cli import schroot
+
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        for number, fd in enumerate((os.open(os.devnull, os.O_RDONLY), *files)):
+            os.dup2(fd, number)
+        os.chdir("/")
+        os.environ.clear()
+        os.environ.update(ENVIRONMENT)
+        os._exit(schroot.run(words))
+    finally:
+        os._exit(99)
+
+
 def one(line: str, log: Log) -> tuple[int | str, str, str, str]:
     """Status, output, messages and what was logged. Output goes to files: who is left behind keeps nobody waiting."""
-    files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err")]
-    for fd in files:  # or those who write at the same time write over each other's words
-        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+    files = _capturing()
     there = set(os.listdir("/etc/schroot/chroot.d"))
     process = subprocess.Popen(
         ["/bin/sh", "-c", line],
@@ -185,6 +233,13 @@ def one(line: str, log: Log) -> tuple[int | str, str, str, str]:
     return status, output, errors, log.read()
 
 
+def _capturing() -> list[int]:
+    files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err")]
+    for fd in files:  # or those who write at the same time write over each other's words
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+    return files
+
+
 def _remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         os.rmdir(path)
@@ -196,6 +251,11 @@ def _contents(fd: int) -> str:
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
         return file.read().decode(errors="backslashreplace")
+
+
+def made() -> list[str]:
+    """The directories of ours that there are."""
+    return [path for path in ("/var/lib/chroot-sessions", "/run/chroot-sessions") if os.path.exists(path)]
 
 
 def left_behind() -> list[str]:
