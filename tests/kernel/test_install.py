@@ -214,6 +214,13 @@ def test_units_are_right(installed: Machine) -> None:
     assert installed.run("systemd-analyze", "verify", *names) == ""
 
 
+def test_a_unit_that_is_enabled_is_not_taken_away(installed: Machine) -> None:
+    installed.run("systemctl", "enable", "sessions-recover.service")
+    assert "first systemctl disable" in installed.make("uninstall", status=2)
+    installed.run("systemctl", "disable", "sessions-recover.service")
+    installed.make("uninstall")
+
+
 def test_completion_is_bash(installed: Machine) -> None:
     directory = "/usr/local/share/bash-completion/completions"
     for command, function in (("schroot", "_schroot"), ("unschroot", "_schroot"), ("sessions", "_sessions")):
