@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from configuring import load_schroot, load_toml, places_in, summary
 
-from sessions import sources
+from sessions import environ, sources
 from sessions.config.configuration import has_twin, source_twin
 from sessions.keys import CLONEABLE, TYPES, UNIONABLE
 from sessions.model import (
@@ -19,6 +19,7 @@ from sessions.model import (
     Directory,
     File,
     Host,
+    Identity,
     Loopback,
     LvmSnapshot,
     Places,
@@ -27,6 +28,7 @@ from sessions.model import (
     Union,
     ZfsSnapshot,
 )
+from sessions.newsession import Wish, new_session
 from sessions.sources import Storage
 
 # Type -> its own keys as schroot.conf has them, and what they make.
@@ -267,3 +269,77 @@ def test_sessions() -> None:
 
 def test_what_can_have_a_union_has_a_twin_to_change_the_original() -> None:
     assert set(UNIONABLE) < set(CLONEABLE)
+
+
+# What scripts are told of the type itself: (what, source, whether it is a twin, whether the call is a later one, all).
+VARIABLES: list[tuple[str, Source, bool, bool, str]] = [
+    ("directory", Directory("/d"), False, False, "DIRECTORY=/d UNION_TYPE=none"),
+    ("a twin of a directory", Directory("/d"), True, False, "DIRECTORY=/d"),
+    ("a twin, later", Directory("/d"), True, True, "DIRECTORY=/d UNION_TYPE=none"),
+    ("file", File("/x.tar"), False, False, "FILE=/x.tar FILE_REPACK=false FILE_UNPACK_DIR=/state/unpack"),
+    (
+        "loopback",
+        Loopback("/x", "-r", "/in"),
+        False,
+        False,
+        "FILE=/x LOCATION=/in MOUNT_DEVICE=/x MOUNT_OPTIONS=-r UNION_TYPE=none",
+    ),
+    ("block-device", BlockDevice("/dev/x"), False, False, "DEVICE=/dev/x MOUNT_DEVICE=/dev/x UNION_TYPE=none"),
+    ("a twin of a device", BlockDevice("/dev/x"), True, False, "DEVICE=/dev/x MOUNT_DEVICE=/dev/x"),
+    (
+        "lvm-snapshot",
+        LvmSnapshot("/dev/vg/x", "-L1"),
+        False,
+        False,
+        "DEVICE=/dev/vg/x LVM_SNAPSHOT_DEVICE=/dev/vg/s1 LVM_SNAPSHOT_NAME=s1 LVM_SNAPSHOT_OPTIONS=-L1 "
+        "MOUNT_DEVICE=/dev/vg/s1",
+    ),
+    (
+        "lvm-snapshot, later",
+        LvmSnapshot("/dev/vg/x", "-L1"),
+        False,
+        True,
+        "DEVICE=/dev/vg/x LVM_SNAPSHOT_DEVICE=/dev/vg/s1 LVM_SNAPSHOT_NAME=s1 MOUNT_DEVICE=/dev/vg/s1",
+    ),
+    (
+        "btrfs-snapshot",
+        BtrfsSnapshot("/sub", "/snap"),
+        False,
+        False,
+        "BTRFS_SNAPSHOT_DIRECTORY=/snap BTRFS_SNAPSHOT_NAME=/snap/s1 BTRFS_SOURCE_SUBVOLUME=/sub",
+    ),
+    ("btrfs-snapshot, later", BtrfsSnapshot("/sub", "/snap"), False, True, "BTRFS_SNAPSHOT_NAME=/snap/s1"),
+    (
+        "zfs-snapshot",
+        ZfsSnapshot("p/a", "-o"),
+        False,
+        False,
+        "MOUNT_DEVICE=p/a/schroot-s1 ZFS_CLONE_NAME=p/a/schroot-s1 ZFS_DATASET=p/a ZFS_SNAPSHOT_NAME=p/a@s1 "
+        "ZFS_SNAPSHOT_OPTIONS=-o",
+    ),
+    ("a twin of a dataset", ZfsSnapshot("p/a", "-o"), True, False, "MOUNT_DEVICE=p/a ZFS_DATASET=p/a"),
+    ("a twin of a dataset, later", ZfsSnapshot("p/a", "-o"), True, True, "MOUNT_DEVICE=p/a"),
+    ("custom", Custom(), False, False, ""),
+]
+OF_EVERY_TYPE = ("NAME", "ALIAS", "TYPE", "DESCRIPTION", "MOUNT_LOCATION", "PATH")
+
+
+@pytest.mark.parametrize(
+    ("source", "is_twin", "is_later", "expected"), [row[1:] for row in VARIABLES], ids=[row[0] for row in VARIABLES]
+)
+def test_what_scripts_are_told(places: Places, source: Source, is_twin: bool, is_later: bool, expected: str) -> None:
+    who = Identity(0, 0, "root", "root", (0,), "/root", "/bin/sh")
+    chroot = Chroot("a", source, profile="", is_source=is_twin)
+    session = new_session(places, chroot, "a", Wish(who, who, "s1"))
+    found = environ.for_scripts(session, "setup-stop" if is_later else "setup-start")
+    own = {key.removeprefix("CHROOT_"): value for key, value in found.items() if key.startswith("CHROOT_")}
+    shown = [f"{key}={own[key]}" for key in own if key not in OF_EVERY_TYPE and not key.startswith("SESSION_")]
+    assert " ".join(sorted(shown)) == expected
+    assert own["TYPE"] == source.kind
+
+
+def test_an_automatic_session_is_told_all_to_its_end(places: Places) -> None:
+    who = Identity(0, 0, "root", "root", (0,), "/root", "/bin/sh")
+    wish = Wish(who, who, "s1", automatic=True)
+    session = new_session(places, Chroot("a", BtrfsSnapshot("/sub", "/snap"), profile=""), "a", wish)
+    assert environ.for_scripts(session, "setup-stop")["CHROOT_BTRFS_SOURCE_SUBVOLUME"] == "/sub"
