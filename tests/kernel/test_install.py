@@ -283,6 +283,24 @@ def test_files_of_packages_are_not_overwritten(with_dependencies: Machine) -> No
     assert with_dependencies.written() == before
 
 
+def test_in_usr_where_debians_is_gone(with_dependencies: Machine) -> None:
+    """As a distribution's package has it."""
+    machine = with_dependencies
+    machine.run("dpkg", "--purge", "--force-depends", "schroot", "schroot-common")
+    machine.make("install", "PREFIX=/usr")
+    make_chroot(machine.path("/mnt/tiny"))
+    machine.path("/etc/chroot-sessions/chroot.d/tiny.toml").write_text(
+        '[chroot.tiny]\ntype = "directory"\ndirectory = "/mnt/tiny"\nunion-type = "overlay"\n'
+        'union-overlay-storage = "tmpfs"\nprofile = "minimal"\nsetup.nssdatabases = ""\n'
+    )
+    assert machine.run("/usr/bin/schroot", "-c", "tiny", "-d", "/", "--", "cat", "/etc/debian_chroot") == "tiny\n"
+    assert machine.run("/usr/bin/sessions", "config", "check") == "1 chroots can be used, 0 problems\n"
+    assert machine.run("systemd-analyze", "verify", "sessions-recover.service") == ""
+    assert "DIFFERENCES" in machine.run("man", "-P", "cat", "schroot")
+    machine.make("uninstall", "PREFIX=/usr")
+    assert not machine.path("/usr/bin/schroot").exists()
+
+
 def test_an_installation_that_brings_its_dependencies(machine: Machine, tell: Tell) -> None:
     machine.make("install", "WITH_VENV=1", "PREFIX=/opt/sessions")
     make_chroot(machine.path("/mnt/tiny"))
