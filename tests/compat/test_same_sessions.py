@@ -30,6 +30,10 @@ schroot -c source:ov -- touch /mark; ls /srv/root; rm /srv/root/mark
 schroot -c ov -- sh -c 'sleep 100 </bin/sh >/bin/x 2>&1 & exit 6'
 schroot -c ov -- sh -c 'mount -t tmpfs none /tmp; exit 4'
 schroot -c ov -- sh -c 'cat /etc/debian_chroot'
+schroot -c ov -- cat <&-                    #~ closed-descriptors: status messages log
+echo in | schroot -c ov -- cat
+schroot -c ov -- echo x >/dev/full
+schroot -c ov -- echo x 2>&-
 schroot -c dir -- sh -c 'cat /etc/debian_chroot; cut -d: -f1 /etc/passwd | head -n 3'
 schroot -l --all-sessions
 

@@ -56,6 +56,9 @@ echo 'kill -HUP $PID; sleep 0.5' >/run/setup-stop; schroot -c ov -- true 2>/dev/
 echo 'kill -INT $PID; sleep 0.5' >/run/setup-stop; schroot -c ov -- true 2>/dev/null; rm /run/setup-stop; schroot -l --all-sessions | wc -l   #~ signals: output
 schroot -c plain -- sh -c 'kill -QUIT $PPID; sleep 1; echo still here >/run/here'; echo $?; sleep 1.5; ls /run/here; rm -f /run/here        #~ signals: output messages
 schroot -c ov -- sh -c 'kill -QUIT $PPID; exec sleep 1' 2>/dev/null; echo $?; schroot -l --all-sessions | wc -l                             #~ signals: output
+schroot -c plain -- sh -c 'kill -KILL $PPID; sleep 0.3; echo went on >/run/went'; echo $?; sleep 1; cat /srv/root/run/went; rm /srv/root/run/went
+schroot -c ov -- sh -c 'kill -KILL $PPID; sleep 0.1'; echo $?; sleep 0.5; schroot -q -e --all-sessions 2>/dev/null; schroot -l --all-sessions
+schroot -b -c ov -n s9; schroot -r -c s9 -- sh -c 'kill -KILL $PPID; exec sleep 50'; echo $?; schroot -q -e -c s9 2>/dev/null; echo $?; schroot -l --all-sessions
 schroot -c plain -- sh -c 'kill -USR1 $PPID; exec sleep 1' 2>/dev/null; echo $?                                                             #~ signals: output
 """,
     FILES,
