@@ -271,7 +271,7 @@ class _Actions:
         """End a session that we have begun; whether all of it is gone, of which has otherwise been told."""
         try:
             with self._stage(session_id, "setup-stop"):
-                lifecycle.end(self._places, session_id, Settings(tell), kill_commands=True)
+                lifecycle.end(self._places, session_id, Settings(tell, force=self._options.force), kill_commands=True)
         except NotFound:
             pass
         except Failed:
