@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import inplace
 import world as worlds
 
 TIMEOUT_S = 30
@@ -38,13 +39,6 @@ cat /proc/sys/kernel/random/uuid >/run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
 """,
 }
-OURS = """\
-#!{python} -IS
-import sys
-sys.path[:0] = ["/run/ours/checkout", "/run/ours/packages"]
-from sessions.cli.schroot import main
-main()
-"""
 SCHROOTS = ("session", "unpack", "union/overlay", "union/underlay")
 
 
@@ -86,7 +80,7 @@ def make_world(asked: dict[str, object], *, ours: bool) -> None:
     for name, text in TOOLS.items():
         _write(f"/run/bin/{name}", text, 0o755)
     if ours:
-        _take_the_place()
+        inplace.take_the_place(Path("/run/ours"))
 
 
 def _make_dev() -> None:
@@ -127,18 +121,6 @@ def _make_configuration(asked: dict[str, object], *, ours: bool) -> None:
     for path, text in files.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _write(path, text, 0o755 if text.startswith("#!") else 0o644)
-
-
-def _take_the_place() -> None:
-    """Ours in the place of Debian's, readable by everybody wherever this checkout is."""
-    import psutil
-
-    checkout, packages = Path(__file__).parents[2], Path(psutil.__file__).parents[1]
-    for source, name in ((checkout, "checkout"), (packages, "packages")):
-        os.makedirs(f"/run/ours/{name}")
-        mount("--bind", str(source), f"/run/ours/{name}")
-    _write("/run/ours/schroot", OURS.format(python=os.path.realpath(sys.executable)), 0o755)
-    mount("--bind", "/run/ours/schroot", "/usr/bin/schroot")
 
 
 def _write(path: str, text: str, mode: int) -> None:

@@ -32,10 +32,13 @@ class Schroot:
             f"[dir]\ntype=directory\ndirectory={world.root}\nprofile=own\n",
         )
 
+    def argv(self) -> list[str]:
+        """The command without its words."""
+        return [sys.executable, "-c", CODE, *self.options]
+
     def start(self, *words: str, **how: object) -> subprocess.Popen[str]:
         usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": "/", "env": ENVIRONMENT}
-        argv = [sys.executable, "-c", CODE, *self.options, *words]
-        return subprocess.Popen(argv, **{**usual, **how})  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen([*self.argv(), *words], **{**usual, **how})  # type: ignore[call-overload, no-any-return]
 
     def __call__(self, *words: str, **how: object) -> tuple[int, str, str]:
         """Status, output and messages."""
