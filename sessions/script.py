@@ -23,7 +23,7 @@ from sessions.model import (
     ZfsSnapshot,
 )
 from sessions.steps import Stage, Step
-from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
+from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, Warn, WriteFile
 from sessions.steps.foreign import ForeignMountPoint, ForeignRoot, RootIsMounted
 from sessions.steps.interpreter import BindInterpreter
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
@@ -63,6 +63,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "UnpackedArchive",
+    "Warn",
     "WriteFile",
     "ZfsSnapshot",
     "is_purged",

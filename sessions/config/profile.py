@@ -43,7 +43,7 @@ def fstab(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[F
 
 
 def copyfiles(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[CopyLine, ...]:
-    """The files copied from the host into the root: lines ``SOURCE [TARGET]``."""
+    """The files copied from the host into the root: lines ``SOURCE [TARGET]``; relative paths are for who copies."""
     return tuple(_copy_line(line, where) for where, line in _lines(chroot, "setup.copyfiles", places, told))
 
 
@@ -135,10 +135,8 @@ def _copy_line(line: str, where: str) -> CopyLine:
     source, rest = (match[0], line[match.end() :].strip(_BLANKS)) if match else (line, "")
     source = re.sub(r"\\(.)", r"\1", source)
     target = re.sub(r"\\(.)", r"\1", rest) or source
-    for path in (source, target):
-        if not path.startswith("/"):
-            raise ConfigError(f"{where}: {path!r} is not an absolute path", hint="write SOURCE [TARGET], both from /")
-    return CopyLine(source, _checked_target(target, where))
+    # A relative path is passed over, with a warning, when the session comes to it.
+    return CopyLine(source, _checked_target(target, where) if target.startswith("/") else target)
 
 
 def _checked_target(target: str, where: str) -> str:

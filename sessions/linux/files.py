@@ -204,28 +204,37 @@ def replace_file(
     temporary: str,
     mode: int | None = None,
     original: os.stat_result | None = None,
-) -> None:
+    is_copy: bool = False,
+) -> bool:
     """Put a regular file with `data` at `path` inside the root, at once, in place of whatever file or link leads there.
 
-    Owner and mode are those of a regular file that was there; else root's and `mode` (0644). Missing directories
-    above are made. `temporary` is the name the file has in its directory before it is renamed. A file that holds
-    `data` already, or that is the host's own file, of which `original` tells, is left as it is.
+    Owner and mode are those of a regular file that was there; else root's and `mode` (0644). With `is_copy` they are
+    those of `original`, the host's file, and so is the time. Missing directories above are made. `temporary` is the
+    name the file has in its directory before it is renamed. A file that holds `data` already is left as it is, and so
+    is one that is `original` itself, for which False is returned.
     """
     fd, name = _locate_for_writing(root_fd, path)
     try:
         old = _regular_file(fd, name)
-        if old is not None and (_is_same(old, original) or _holds(fd, name, old, data)):
-            return
-        owner = (old.st_uid, old.st_gid) if old is not None else (0, 0)
-        new_mode = mode if mode is not None else stat.S_IMODE(old.st_mode) if old is not None else 0o644
+        if old is not None and _is_same(old, original):
+            return False
+        if old is not None and _holds(fd, name, old, data):
+            return True
+        like = original if is_copy else old
+        owner = (like.st_uid, like.st_gid) if like is not None else (0, 0)
+        new_mode = mode if mode is not None else stat.S_IMODE(like.st_mode) if like is not None else 0o644
         trace.point("write", path)
         try:
             _create(fd, temporary, data, owner, new_mode)
+            if is_copy and original is not None:
+                times_ns = (original.st_atime_ns, original.st_mtime_ns)
+                os.utime(temporary, ns=times_ns, dir_fd=fd, follow_symlinks=False)
             os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         except BaseException:
             _unlink_if_there(fd, temporary)
             raise
         trace.point("wrote", path)
+        return True
     finally:
         os.close(fd)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sessions import records
 from sessions.steps.base import Context, Note, Stage, Step
-from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, WriteFile
+from sessions.steps.files import CopyDatabases, CopyFile, MakeLink, MountPoint, OwnedTree, Warn, WriteFile
 from sessions.steps.foreign import ForeignMountPoint, ForeignRoot, RootIsMounted, RunScript
 from sessions.steps.interpreter import BindInterpreter
 from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
@@ -28,6 +28,7 @@ KINDS: dict[str, type[Step]] = {
         BindInterpreter,
         EndProcesses,
         WriteFile,
+        Warn,
         MakeLink,
         CopyFile,
         CopyDatabases,

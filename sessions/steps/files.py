@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from sessions.errors import StepFailed
 from sessions.linux import files, nss, removal, trace
-from sessions.steps.base import Context, Note, Step, original_root
+from sessions.steps.base import Context, Note, Stage, Step, original_root
 
 # Extended attribute that holds the stamp of the session a directory was made for (xattr(7): root's namespace).
 STAMP_ATTRIBUTE = "trusted.chroot-sessions.stamp"
@@ -192,19 +192,29 @@ class InsideStep(Step):
         contents: Iterable[tuple[str, bytes]],
         context: Context,
         original: Callable[[str], os.stat_result | None] = lambda target: None,
-    ) -> None:
-        """Write each of `contents`, with the mode of the host's file that `original` tells of."""
+        *,
+        is_copy: bool = False,
+    ) -> list[str]:
+        """Write each of `contents`, with the mode of the host's file that `original` tells of.
+
+        A copy gets owner and time of that, too. Returns those that are the host's own files, and are left alone.
+        """
+        same = []
         with files.directory(self.root) as root_fd:
             for target, data in contents:
                 of_host = original(target)
-                files.replace_file(
+                is_written = files.replace_file(
                     root_fd,
                     target,
                     data,
                     temporary=_temporary(target, context),
                     mode=stat.S_IMODE(of_host.st_mode) if of_host else None,
                     original=of_host,
+                    is_copy=is_copy,
                 )
+                if not is_written:
+                    same.append(target)
+        return same
 
 
 def _temporary(target: str, context: Context) -> str:
@@ -268,7 +278,7 @@ class CopyFile(InsideStep):
         return (self.target,)
 
     def do(self, context: Context) -> None:
-        """Copy it, mode included."""
+        """Copy it, with owner, mode and time."""
         try:
             fd = os.open(self.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -282,7 +292,7 @@ class CopyFile(InsideStep):
             data = files.read_descriptor(fd)
         finally:
             os.close(fd)
-        self._write([(self.target, data)], context, lambda target: status)
+        self._write([(self.target, data)], context, lambda target: status, is_copy=True)
 
     def describe(self) -> str:
         """One line."""
@@ -303,7 +313,11 @@ class CopyDatabases(InsideStep):
     def do(self, context: Context) -> None:
         """Write what the host knows."""
         # As on the host: what is secret there, such as shadow, is so inside.
-        self._write(zip(self.targets(), nss.dump(self.databases), strict=True), context, _status)
+        same = self._write(zip(self.targets(), nss.dump(self.databases), strict=True), context, _status)
+        for target in same:
+            name = os.path.basename(target)
+            told = f"{name} files '{target}' and '{self.root}{target}' are the same file; skipping"
+            context.say("E", f"20nssdatabases: warning: {told}")
 
     def describe(self) -> str:
         """One line."""
@@ -315,3 +329,29 @@ def _status(path: str) -> os.stat_result | None:
         return os.stat(path)
     except FileNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class Warn(Step):
+    """A warning where a setup script comes to what it cannot use, in that script's name."""
+
+    kind: ClassVar[str] = "warn"
+    script: str
+    text: str
+
+    @property
+    def is_marked(self) -> bool:
+        """There is nothing to undo."""
+        return False
+
+    def do(self, context: Context) -> None:
+        """Say it, as a script that writes to its standard error."""
+        context.say("E", f"{self.script}: warning: {self.text}")
+
+    def is_present(self, context: Context) -> bool:
+        """It is said again whenever the script would come to it."""
+        return context.stage is not Stage.RECOVER
+
+    def describe(self) -> str:
+        """One line."""
+        return f"warn: {self.text}"

@@ -1,0 +1,101 @@
+"""What the files of a profile ask for, and what a session then has inside."""
+
+from comparing import Batch, Case
+
+CONFIGURATION = """\
+[ov]
+type=directory
+directory=/srv/root
+union-type=overlay
+profile=own
+
+[dir]
+type=directory
+directory=/srv/root
+profile=own
+"""
+COPYFILES = """\
+# a comment
+/srv/host/plain
+
+/srv/host/owned /etc/owned
+   /srv/host/plain    /etc/other
+/srv/host/plain /etc/old
+/srv/host/plain /etc/link
+/srv/host/link /etc/copied-link
+/srv/host/same /etc/same
+host/plain /etc/relative
+/srv/host/plain etc/relative
+#/srv/host/nosuch
+"""
+# What is there to copy, and what is there already.
+READY = """\
+mkdir -p /srv/host; cd /srv/host
+echo host >plain; chmod 604 plain; touch -d @1000000000 plain
+echo owned >owned; chown daemon:adm owned; chmod 2750 owned; touch -d @1100000000 owned
+ln -sf plain link; echo same >same; chmod 600 same
+cd /srv/root/etc; rm -rf owned other old link target copied-link same ../srv; mkdir ../srv ../srv/host
+echo old >old; chown nobody old; chmod 640 old; echo target >target; ln -s /etc/target link
+echo same >same; chown nobody same; chmod 644 same
+"""
+LOOK = "cd /etc; stat -c '%n %F %u:%g %a' owned other old link target copied-link same /srv/host/plain; cat old link target"
+TIMES = "stat -c '%n %Y' /etc/owned /etc/other /srv/host/plain"
+FSTAB = r"""# fs  target  type  options
+/srv/host/with\040blank  /mnt/with\040blank none bind
+/srv/host/file /etc/bound none rw,bind 0 0
+tmpfs relative/target tmpfs size=1m,mode=700
+/srv/host /mnt/tree none rbind,ro
+/srv/host /mnt/slave none rbind,rslave
+/srv/host /mnt/private none bind,private
+proc /proc proc defaults
+"""
+NSS = """\
+passwd
+# group
+
+services
+passwd
+"""
+BATCH = Batch(
+    CONFIGURATION,
+    f"""
+cp /dev/null /etc/schroot/own/fstab; cp /dev/null /etc/schroot/own/nssdatabases; sh -e /etc/schroot/own/ready
+schroot -c ov -- sh -c "{LOOK}"
+schroot -c ov -- sh -c "{TIMES}"
+schroot -c dir -- sh -c "{LOOK}"
+sh -e /etc/schroot/own/ready; schroot -b -c ov -n s; schroot --recover-session -c s; schroot -r -c s -- cat /etc/old; schroot -e -c s
+echo /srv/host/nosuch >>/etc/schroot/own/copyfiles; schroot -c ov -- true        #~ step-messages: messages
+echo /srv/host /etc/tree >/etc/schroot/own/copyfiles; schroot -c ov -- ls /etc/tree     #~ copied-directories: status output messages log
+rm -rf /srv/root/etc/old; : >/etc/schroot/own/copyfiles
+
+printf '%s\\n' passwd '# group' '' services passwd >/etc/schroot/own/nssdatabases
+schroot -c ov -- sh -c 'wc -l </etc/passwd; grep -c ^ssh /etc/services; cat /etc/group'
+schroot -c dir -- sh -c "stat -c '%n %u:%g %a' /etc/passwd"
+ln /etc/hostname /srv/root/etc/hostname 2>/dev/null; rm -f /srv/root/etc/hostname
+echo nosuch >/etc/schroot/own/nssdatabases; schroot -c ov -- true                #~ step-messages: messages
+: >/etc/schroot/own/nssdatabases
+
+cp /etc/schroot/own/mounts /etc/schroot/own/fstab; mkdir '/srv/host/with blank' '/srv/host/with blank/x'; echo x >/srv/host/file
+touch /srv/root/etc/bound; mkdir -p /srv/host/sub; mount -t tmpfs sub /srv/host/sub; touch /srv/host/sub/y
+schroot -c ov -- sh -c "ls '/mnt/with blank'; cat /etc/bound; ls /mnt/tree/sub; touch /mnt/tree/new; df -P /relative/target | tail -n 1 | cut -d' ' -f1"
+schroot -c ov -- sh -c "ls /mnt/private/sub /mnt/slave/sub"
+schroot -b -c ov -n s; mkdir -p /srv/host/late; mount -t tmpfs late /srv/host/late; touch /srv/host/late/z
+schroot -r -c s -- ls /mnt/slave/late /mnt/private/late /mnt/tree/late
+schroot -e -c s; ls /srv/host/late /srv/host/sub; umount /srv/host/late
+rmdir /srv/root/mnt/* 2>/dev/null; schroot -c dir -- true; schroot -c dir -- true
+""",
+    {
+        "/etc/schroot/own/copyfiles": COPYFILES,
+        "/etc/schroot/own/mounts": FSTAB,
+        "/etc/schroot/own/ready": READY,
+    },
+)
+
+
+@BATCH.each
+def test_same(case: Case) -> None:
+    case.check()
+
+
+def test_nothing_left() -> None:
+    assert BATCH.left == []
