@@ -8,8 +8,26 @@ from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 
-@dataclass(frozen=True)
-class Places:
+class Value:
+    """Equality, hash and text of frozen data.
+
+    They stand here once, for all of it: dataclass would compile them for each class at every start of a command, which
+    costs milliseconds.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"{type(self).__name__}({values})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Places(Value):
     """Where everything lives; the defaults are the installed system's."""
 
     native_config_dir: str = "/etc/chroot-sessions"
@@ -65,24 +83,24 @@ class Places:
         return f"{self.state_dir}/maintenance"
 
 
-@dataclass(frozen=True)
-class Plain:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plain(Value):
     """A directory that is entered as it is: no session, no setup scripts."""
 
     kind: ClassVar[str] = "plain"
     directory: str = ""
 
 
-@dataclass(frozen=True)
-class Directory:
+@dataclass(frozen=True, eq=False, repr=False)
+class Directory(Value):
     """A directory, bind-mounted or below an overlay."""
 
     kind: ClassVar[str] = "directory"
     directory: str = ""
 
 
-@dataclass(frozen=True)
-class File:
+@dataclass(frozen=True, eq=False, repr=False)
+class File(Value):
     """A tar archive, unpacked for each session; ``repack`` is set in the source twin only."""
 
     kind: ClassVar[str] = "file"
@@ -91,8 +109,8 @@ class File:
     repack: bool = False
 
 
-@dataclass(frozen=True)
-class Loopback:
+@dataclass(frozen=True, eq=False, repr=False)
+class Loopback(Value):
     """A file that holds a file system, mounted by way of a loop device."""
 
     kind: ClassVar[str] = "loopback"
@@ -101,8 +119,8 @@ class Loopback:
     location: str = ""
 
 
-@dataclass(frozen=True)
-class BlockDevice:
+@dataclass(frozen=True, eq=False, repr=False)
+class BlockDevice(Value):
     """A block device that holds a file system; also what the twin of a snapshot of such a device is."""
 
     kind: ClassVar[str] = "block-device"
@@ -111,8 +129,8 @@ class BlockDevice:
     location: str = ""
 
 
-@dataclass(frozen=True)
-class LvmSnapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class LvmSnapshot(Value):
     """A logical volume, of which each session gets a snapshot."""
 
     kind: ClassVar[str] = "lvm-snapshot"
@@ -122,8 +140,8 @@ class LvmSnapshot:
     location: str = ""
 
 
-@dataclass(frozen=True)
-class BtrfsSnapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class BtrfsSnapshot(Value):
     """A subvolume of btrfs, of which each session gets a snapshot."""
 
     kind: ClassVar[str] = "btrfs-snapshot"
@@ -131,8 +149,8 @@ class BtrfsSnapshot:
     snapshot_directory: str = ""
 
 
-@dataclass(frozen=True)
-class ZfsSnapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class ZfsSnapshot(Value):
     """A dataset of ZFS: each session gets a clone of a snapshot of it, its source twin the dataset itself."""
 
     kind: ClassVar[str] = "zfs-snapshot"
@@ -142,8 +160,8 @@ class ZfsSnapshot:
     location: str = ""
 
 
-@dataclass(frozen=True)
-class Custom:
+@dataclass(frozen=True, eq=False, repr=False)
+class Custom(Value):
     """Whatever the administrator's setup scripts mount as the root; they alone know what it is."""
 
     kind: ClassVar[str] = "custom"
@@ -152,8 +170,8 @@ class Custom:
     source_cloneable: bool = False
 
 
-@dataclass(frozen=True)
-class Host:
+@dataclass(frozen=True, eq=False, repr=False)
+class Host(Value):
     """The running system itself, always below overlays; built in, never configured."""
 
     kind: ClassVar[str] = "host"
@@ -165,8 +183,8 @@ Source = (
 SOURCES: tuple[type[Source], ...] = get_args(Source)
 
 
-@dataclass(frozen=True)
-class Union:
+@dataclass(frozen=True, eq=False, repr=False)
+class Union(Value):
     """What lies over the source: ``type`` "none" or "overlay", or one that no kernel has any more (aufs ...)."""
 
     type: str = "none"
@@ -183,8 +201,8 @@ class Union:
         return self.type != "none"
 
 
-@dataclass(frozen=True)
-class Chroot:
+@dataclass(frozen=True, eq=False, repr=False)
+class Chroot(Value):
     """A chroot as configured. The fields are the keys of schroot.conf(5) and sessions.toml(5): see sessions.keys."""
 
     name: str
@@ -227,8 +245,8 @@ class Chroot:
         return dict(self.custom).get(key, "")
 
 
-@dataclass(frozen=True)
-class Identity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(Value):
     """A user as the host knows it."""
 
     uid: int
@@ -240,8 +258,8 @@ class Identity:
     shell: str
 
 
-@dataclass(frozen=True)
-class Owner:
+@dataclass(frozen=True, eq=False, repr=False)
+class Owner(Value):
     """A process whose death can be proven: pid, start time in clock ticks since boot, the boot's id, and the inodes of
     the pid and the time namespace in which the first two mean something.
     """
@@ -253,8 +271,8 @@ class Owner:
     time_namespace: int
 
 
-@dataclass(frozen=True)
-class FstabLine:
+@dataclass(frozen=True, eq=False, repr=False)
+class FstabLine(Value):
     """One line of an fstab(5) file; `options` is the fourth field, not yet taken apart."""
 
     source: str
@@ -263,16 +281,16 @@ class FstabLine:
     options: str
 
 
-@dataclass(frozen=True)
-class CopyLine:
+@dataclass(frozen=True, eq=False, repr=False)
+class CopyLine(Value):
     """One line of a copyfiles file: a host file and where it goes inside."""
 
     source: str
     target: str
 
 
-@dataclass(frozen=True)
-class HostMount:
+@dataclass(frozen=True, eq=False, repr=False)
+class HostMount(Value):
     """A real file system of the host below ``/``, for a session of the host chroot."""
 
     target: str
@@ -280,16 +298,16 @@ class HostMount:
     is_directory: bool
 
 
-@dataclass(frozen=True)
-class Script:
+@dataclass(frozen=True, eq=False, repr=False)
+class Script(Value):
     """A setup script that a session was planned with, and how many of its steps are the script's."""
 
     name: str
     steps: int
 
 
-@dataclass(frozen=True)
-class Session:
+@dataclass(frozen=True, eq=False, repr=False)
+class Session(Value):
     """One live copy of a chroot: every name it will own and everything its scripts need, fixed before anything exists.
 
     It is the first line of the session's journal, so undo and recovery never read the configuration again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -343,3 +344,14 @@ def test_an_automatic_session_is_told_all_to_its_end(places: Places) -> None:
     wish = Wish(who, who, "s1", automatic=True)
     session = new_session(places, Chroot("a", BtrfsSnapshot("/sub", "/snap"), profile=""), "a", wish)
     assert environ.for_scripts(session, "setup-stop")["CHROOT_BTRFS_SOURCE_SUBVOLUME"] == "/sub"
+
+
+def test_frozen_data_is_equal_by_type_and_values() -> None:
+    first, second = Chroot("a", Loopback("/x")), Chroot("a", Loopback("/x"))
+    assert first == second
+    assert len({first, second}) == 1
+    assert Plain("/x") != Directory("/x")
+    assert first != replace(first, name="b")
+    assert eval(repr(first)) == first
+    with pytest.raises(FrozenInstanceError):
+        first.name = "b"  # type: ignore[misc]
