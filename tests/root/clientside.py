@@ -69,11 +69,12 @@ def make_machine(base: Path, chroots: str, *, ours: bool) -> None:
     status = os.stat(BUILD_DIRECTORY)
     os.chown(build, status.st_uid, status.st_gid)
     bind(build, BUILD_DIRECTORY)
-    shutil.copytree("/etc/schroot", base / "etc")
-    shutil.rmtree(base / "etc/chroot.d")
-    (base / "etc/chroot.d").mkdir()
-    (base / "etc/chroot.d/clients").write_text(chroots)
-    bind(base / "etc", "/etc/schroot")
+    for name in ("schroot", "sbuild"):
+        shutil.copytree(f"/etc/{name}", base / "etc" / name, symlinks=True)
+        bind(base / "etc" / name, f"/etc/{name}")
+    for file in Path("/etc/schroot/chroot.d").iterdir():
+        file.unlink()
+    Path("/etc/schroot/chroot.d/clients").write_text(chroots)
     if ours:
         inplace.take_the_place(base / "inplace")
 

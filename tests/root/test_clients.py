@@ -167,6 +167,30 @@ def test_autopkgtest(compare: Compare, disk: Path) -> None:
     assert results[0] == results[1] and results[0][0].endswith("PASS")
 
 
+CREATE = """
+mkdir upper work target
+mount -t overlay -o lowerdir=$1,upperdir=$PWD/upper,workdir=$PWD/work none target
+sbuild-createchroot --setup-only --alias=mine --command-prefix=env,PREFIXED=yes bookworm $PWD/target >log 2>&1 ||
+    cat log
+cat /etc/schroot/chroot.d/bookworm-*
+schroot -l
+session=$(schroot -b -c mine)
+schroot -r -c $session -d / -- sh -c 'cat /etc/debian_chroot; echo $PREFIXED; id -u sbuild'
+schroot -e -c $session
+schroot -c source:bookworm-$(dpkg --print-architecture)-sbuild -d / -- true 2>&1
+umount target
+"""
+
+
+def test_sbuild_createchroot(compare: Compare, original: Debian) -> None:
+    """The configuration that the tool itself writes works at once, though not a word of it is changed."""
+    both = compare("sbuild-createchroot", "sh", "-uc", CREATE, "sh", f"{original.tree}")
+    outputs = [side.output.replace("/theirs/", "/ours/") for side in (both.theirs, both.ours)]
+    assert outputs[0] == outputs[1]
+    assert re.search(r"^chroot:mine$", outputs[1], re.MULTILINE), outputs[1]
+    assert re.search(r"^bookworm-\w+-sbuild\nyes\n\d+$", outputs[1], re.MULTILINE), outputs[1]
+
+
 def test_piuparts(compare: Compare, disk: Path) -> None:
     """It looks at the session's files from the host, which is where it finds what a package has left behind."""
     package = sources.make_binary(disk)
