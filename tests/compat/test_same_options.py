@@ -158,6 +158,8 @@ schroot -V                                  #~ version: output
 schroot -h                                  #~ version: output
 schroot --help -c nosuch                    #~ version: output
 schroot --version -q                        #~ version: output
+schroot -r -c nosuch --isolate-network      #~ isolate-network: messages
+schroot -l --isolate-network                #~ isolate-network: messages
 """,
 )
 
