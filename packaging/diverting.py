@@ -37,7 +37,7 @@ def divert(layout: Layout, keep_sessions: bool) -> None:
     os.symlink(ours, _NEW)
     os.rename(_NEW, COMMAND)
     print(f"{COMMAND} leads to {ours}; the distribution's is {DISTRIBUTIONS}")
-    print("next, so that sessions are recovered at boot: systemctl enable --now sessions-recover.service")
+    print("next: systemctl enable --now sessions-recover.service sessions-gc.timer")
 
 
 def undivert(layout: Layout, keep_sessions: bool) -> None:
@@ -52,7 +52,7 @@ def undivert(layout: Layout, keep_sessions: bool) -> None:
         os.unlink(COMMAND)
     _run("dpkg-divert", "--local", "--rename", "--divert", DISTRIBUTIONS, "--remove", COMMAND)
     print(f"{COMMAND} is the distribution's again")
-    print("next: systemctl disable --now sessions-recover.service; systemctl start schroot.service")
+    print("next: systemctl disable --now sessions-recover.service sessions-gc.timer; systemctl start schroot.service")
 
 
 def is_diverted_to(layout: Layout) -> bool:

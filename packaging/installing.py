@@ -17,8 +17,8 @@ from layout import CHECKOUT, Item, Layout, Refused
 # Directories that are the administrator's to fill.
 _CONFIGURATION_DIRECTORIES = ("chroot.d", "setup.d")
 _NEW = ".chroot-sessions-new"
-_UNIT = "sessions-recover.service"
-_ENABLED = f"/etc/systemd/system/multi-user.target.wants/{_UNIT}"
+# Units, and the targets that want those that are enabled.
+_UNITS = {"sessions-recover.service": "multi-user.target", "sessions-gc.timer": "timers.target"}
 # Stock scripts are loaded rather than run: see sessions/setupd.py.
 _SCRIPT_MARKER = b"\n# sessions-script: 1\n"
 
@@ -204,8 +204,9 @@ def _check_unused(layout: Layout) -> None:
 
     if is_diverted_to(layout):
         raise Refused(f"{COMMAND} leads here: first make undivert")
-    if os.path.lexists(_ENABLED):
-        raise Refused(f"{_UNIT} is enabled: first systemctl disable --now {_UNIT}")
+    for unit, target in _UNITS.items():
+        if os.path.lexists(f"/etc/systemd/system/{target}.wants/{unit}"):
+            raise Refused(f"{unit} is enabled: first systemctl disable --now {unit}")
     names = open_sessions()
     if names:
         raise Refused(f"sessions are open, and nothing could end them any more: sessions end {' '.join(names)}")

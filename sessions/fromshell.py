@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
-from sessions import keys, names, store, users
+from sessions import names, store, users
+from sessions.config import profile
 from sessions.errors import SessionsError
-from sessions.keys import Part
 from sessions.linux import proc
-from sessions.model import Chroot, Custom, Places, Session, Source, Union
-from sessions.newsession import with_setup_files
-
-Environment = Mapping[str, str]
-_HINT = "give the script the environment of schroot-setup(5)"
-# What names the setup files and services of a session: the custom keys that stock scripts read.
-_SETUP_KEYS = (*keys.PROFILE_FILES, "setup.services")
+from sessions.model import Chroot, Directory, File, Places, Plain, Session, Source, Union
 
 
-def session(environment: Environment) -> Session:
+def session(environment: Mapping[str, str]) -> Session:
     """The session with the id SESSION_ID if there is one; else one made from the other variables.
 
-    Raises SessionsError, naming the variable, if one that is needed is missing or makes no sense.
+    Raises SessionsError, naming the variable, if one that is needed is missing.
     """
     session_id = names.check(_needed(environment, "SESSION_ID"), "session name")
     places = _places(environment)
     if store.exists(places, session_id):
         with store.open_session(places, session_id, for_marks=False) as journal:
             return journal.session
-    chroot = _chroot(environment, places)
+    chroot = _chroot(environment)
     caller = users.caller()
+    boot_id = proc.boot_id()
     location = _needed(environment, "CHROOT_MOUNT_LOCATION")
     base = environment.get("CHROOT_FILE_UNPACK_DIR", "")
-    made = Session(
+    return Session(
         id=session_id,
         stamp=f"by-hand-{session_id}",
         chroot=chroot,
         selected_name=environment.get("CHROOT_ALIAS", chroot.name),
         caller=caller,
-        user=users.find(environment["AUTH_USER"]) if "AUTH_USER" in environment else caller,
+        user=caller,
         owner=None,
         created_ns=0,
-        boot_id=proc.boot_id(),
+        boot_id=boot_id,
         mount_namespace=proc.mount_namespace() or 0,
         places=places,
         location=location,
@@ -50,20 +43,23 @@ def session(environment: Environment) -> Session:
         overlay_directory=chroot.union.overlay_directory,
         underlay_directory=chroot.union.underlay_directory,
         unpack_directory=f"{base}/{session_id}" if base else "",
+        fstab=profile.fstab(chroot, places),
+        copyfiles=profile.copyfiles(chroot, places),
+        nssdatabases=profile.nssdatabases(chroot, places),
         verbosity=environment.get("VERBOSE", "normal"),
-        **_values(Part.SESSION, type(chroot.source), environment),
     )
-    return with_setup_files(made)
 
 
-def _needed(environment: Environment, name: str) -> str:
+def _needed(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
-        raise SessionsError(f"the variable {name} is not set", hint=_HINT)
+        raise SessionsError(
+            f"the variable {name} is not set", hint="give the script the environment of schroot-setup(5)"
+        )
     return value
 
 
-def _places(environment: Environment) -> Places:
+def _places(environment: Mapping[str, str]) -> Places:
     from sessions import where
 
     usual = where.usual_places()
@@ -76,36 +72,33 @@ def _places(environment: Environment) -> Places:
     )
 
 
-def _chroot(environment: Environment, places: Places) -> Chroot:
-    source_type = keys.TYPES.get(_needed(environment, "CHROOT_TYPE"))
-    if source_type is None:
-        raise SessionsError(f"CHROOT_TYPE {environment['CHROOT_TYPE']!r} is not one that this script knows")
-    source: Source = source_type(**_values(Part.SOURCE, source_type, environment))
-    if isinstance(source, Custom):
-        source = replace(source, session_purgeable=environment.get("CHROOT_SESSION_PURGE") == "true")
-    custom = {key: environment.get(keys.custom_variable(key), "") for key in _SETUP_KEYS}
+def _chroot(environment: Mapping[str, str]) -> Chroot:
+    custom = {
+        name: environment.get(name.upper().replace(".", "_"), "")
+        for name in ("setup.config", "setup.copyfiles", "setup.fstab", "setup.nssdatabases")
+    }
     return Chroot(
         name=environment.get("CHROOT_NAME", _needed(environment, "SESSION_ID")),
-        source=source,
-        union=Union(**_values(Part.UNION, source_type, environment)),
+        source=_source(environment),
+        union=Union(
+            type=environment.get("CHROOT_UNION_TYPE", "none"),
+            mount_options=environment.get("CHROOT_UNION_MOUNT_OPTIONS", ""),
+            overlay_directory=environment.get("CHROOT_UNION_OVERLAY_DIRECTORY", ""),
+            underlay_directory=environment.get("CHROOT_UNION_UNDERLAY_DIRECTORY", ""),
+        ),
         profile=environment.get("CHROOT_PROFILE", ""),
-        script_config=environment.get("CHROOT_SCRIPT_CONFIG", "").removeprefix(f"{places.schroot_config_dir}/"),
-        custom=tuple(sorted((key, value) for key, value in custom.items() if value)),
+        custom=tuple(sorted((name, value) for name, value in custom.items() if value)),
         is_source=environment.get("CHROOT_SESSION_SOURCE") == "true",
     )
 
 
-def _values(part: Part, source_type: type[Source], environment: Environment) -> dict[str, Any]:
-    """What the variables say of one part of a chroot, or of its session: field to value, by the table of keys."""
-    found: dict[str, Any] = {}
-    for key in keys.KEYS:
-        if key.part is not part or not key.variable or not keys.is_legal(key, source_type):
-            continue
-        if key.required and not key.configured_only:
-            _needed(environment, key.variable)
-        if key.variable in environment:
-            try:
-                found[key.field] = key.value_type.parse(environment[key.variable])
-            except ValueError as error:
-                raise SessionsError(f"{key.variable}: {error}", hint=_HINT) from None
-    return found
+def _source(environment: Mapping[str, str]) -> Source:
+    kind = _needed(environment, "CHROOT_TYPE")
+    if kind == "directory":
+        return Directory(_needed(environment, "CHROOT_DIRECTORY"))
+    if kind == "plain":
+        return Plain(_needed(environment, "CHROOT_DIRECTORY"))
+    if kind == "file":
+        repack = environment.get("CHROOT_FILE_REPACK") == "true"
+        return File(_needed(environment, "CHROOT_FILE"), environment.get("CHROOT_LOCATION", ""), repack)
+    raise SessionsError(f"CHROOT_TYPE {kind!r} is not one that this script knows")

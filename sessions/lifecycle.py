@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ from sessions.sourcelock import Claim, Patience
 from sessions.sources import has_sessions
 from sessions.steps import Step
 from sessions.waiters import Kind
+
+# A begin looks at this many owners of other sessions, each begin at others, and ends so many sessions at most.
+_MOST_LOOKED_AT = 16
+_MOST_SWEPT = 2
 
 
 def need_root() -> None:
@@ -84,6 +89,7 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
         for problem in schroots.problems(places):
             settings.say("W", str(problem))
     store.prepare(places)
+    _sweep(places)
     if store.exists(places, session.id):
         raise SessionExists(session.id)
     with (
@@ -98,6 +104,17 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
             stuck = engine.down(journal, settings)
             raise _setup_failed(session, error, stuck) from error
     return session
+
+
+def _sweep(places: Places) -> None:
+    """End a few sessions whose owners are gone, if a look at a few names shows any: `sessions gc` looks at all."""
+    automatic = [entry for entry in store.entries(places) if entry.owner_mark]
+    if not automatic:
+        return
+    realm, first, ended = owners.realm(), time.time_ns() % len(automatic), 0
+    for entry in (automatic[first:] + automatic[:first])[:_MOST_LOOKED_AT]:
+        if ended < _MOST_SWEPT and owners.may_be_gone(entry.owner_mark, realm):
+            ended += collect(places, entry, Settings())
 
 
 @contextmanager
@@ -130,19 +147,20 @@ def _admitted(
 
 
 def collect(places: Places, entry: store.Entry, settings: Settings) -> bool:
-    """End an automatic session whose owner has proven to be gone; whether it is gone now."""
+    """End an automatic session if its owner has proven to be gone; whether it is gone now."""
     try:
-        with store.open_session(places, entry.id, for_marks=False) as journal:
-            owner = journal.session.owner
-        if owner is None or not owners.is_gone(owner):
-            return False
-        end(places, entry.id, settings, kill_commands=True)
+        end(places, entry.id, settings, kill_commands=True, only_if=has_lost_its_owner)
     except NotFound:
         pass
     except SessionsError as error:
         settings.say("W", str(error))
-        return False
-    return True
+    return not os.path.lexists(entry.path)
+
+
+def has_lost_its_owner(journal: Journal) -> bool:
+    """Whether a session was for a process that has proven to be gone."""
+    owner = journal.session.owner
+    return owner is not None and owners.is_gone(owner)
 
 
 def _create(places: Places, session: Session, steps: list[Step]) -> Journal:
@@ -278,11 +296,19 @@ def _check_namespace(journal: Journal) -> None:
         )
 
 
-def end(places: Places, session_id: str, settings: Settings, *, kill_commands: bool = False) -> None:
+def end(
+    places: Places,
+    session_id: str,
+    settings: Settings,
+    *,
+    kill_commands: bool = False,
+    only_if: Callable[[Journal], bool] = lambda journal: True,
+) -> None:
     """End a session; one that is gone meanwhile is success.
 
-    Raises InUse while a command of somebody runs inside, unless `kill_commands` or force says otherwise, and Stuck if
-    something could not be undone: the rest is, and ending it again is possible.
+    `only_if` is asked under the session's lock, when nobody can change the session any more; without its yes nothing is
+    done. Raises InUse while a command of somebody runs inside, unless `kill_commands` or force says so, and Stuck
+    if something could not be undone: the rest is, and ending it again is possible.
     """
     need_root()
     store.find(places, session_id)
@@ -292,6 +318,8 @@ def end(places: Places, session_id: str, settings: Settings, *, kill_commands: b
         except NotFound:
             return
         with journal:
+            if not only_if(journal):
+                return
             _check_namespace(journal)
             if not (kill_commands or settings.force):
                 _check_nobody_inside(journal)
@@ -330,7 +358,7 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
 def _recover(journal: Journal, settings: Settings) -> None:
     session_id, boot_id = journal.session.id, proc.boot_id()
     _check_namespace(journal)
-    reason = _why_not_recoverable(journal, boot_id)
+    reason = why_not_recoverable(journal, boot_id)
     if reason:
         settings.say("W", f"session {session_id} cannot be recovered and is ended: {reason}")
         _down(journal, settings)
@@ -359,7 +387,7 @@ def _down(journal: Journal, settings: Settings) -> None:
         )
 
 
-def _why_not_recoverable(journal: Journal, boot_id: str) -> str:
+def why_not_recoverable(journal: Journal, boot_id: str) -> str:
     """Why a session from before a reboot can only be ended; empty if it can be recovered."""
     if journal.boot_id == boot_id:
         return ""
@@ -391,6 +419,11 @@ def listed(places: Places) -> Iterator[Listed | SessionsError]:
 def state_of(places: Places, journal: Journal, boot_id: str) -> State:
     """The state of a session at this moment."""
     return journal.state(boot_id=boot_id, is_locked=is_locked(places.lock_dir, journal.session.id))
+
+
+def state_under_lock(journal: Journal) -> State:
+    """The state of a session whose lock we hold."""
+    return journal.state(boot_id=proc.boot_id(), is_locked=False)
 
 
 def load(places: Places) -> Configuration:

@@ -36,15 +36,10 @@ _LARGEST_BYTES = 1 << 20
 def is_shipped(name: str, path: str) -> bool:
     """Whether the file at `path` is schroot's script `name` as some release has it, or as this system's package has."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_BYTES)
     except OSError:
         return False
-    try:
-        data = os.read(fd, _LARGEST_BYTES)
-    except OSError:  # a directory
-        return False
-    finally:
-        os.close(fd)
     return (len(data), binascii.crc32(data)) in SHIPPED[name] or _is_packaged(name, data)
 
 

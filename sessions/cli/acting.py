@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import click
 
-from sessions import lifecycle, names, relay, store, upkeep, users
+from sessions import lifecycle, names, relay, store, users
 from sessions.cli.words import ChrootAndCommand, SessionAndCommand
 from sessions.engine import Settings
 from sessions.enter import Request
-from sessions.errors import NotFound, SessionsError, UsageError
+from sessions.errors import SessionsError, UsageError
 from sessions.model import Places
 from sessions.newsession import Wish
-from sessions.sourcelock import Patience
 
 _user = click.option("-u", "--user", metavar="USER", default="", help="Who runs the command (default: you).")
 _directory = click.option("-d", "--directory", metavar="DIR", default="", help="The directory inside to run it in.")
@@ -30,13 +29,13 @@ _script_timeout = click.option(
     metavar="SECONDS",
     help="End setup scripts that take longer.",
 )
-_lock_timeout = click.option(
+lock_timeout_option = click.option(
     "--lock-timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     help="Give up if the chroot is in use for longer.",
 )
-_no_wait = click.option("--no-wait", is_flag=True, help="Give up at once if the chroot is in use.")
+no_wait_option = click.option("--no-wait", is_flag=True, help="Give up at once if the chroot is in use.")
 _places = click.make_pass_decorator(Places)
 
 
@@ -53,8 +52,8 @@ def say(letter: str, line: str) -> None:
 @_shell
 @_isolate
 @_script_timeout
-@_lock_timeout
-@_no_wait
+@lock_timeout_option
+@no_wait_option
 @_places
 def run(
     places: Places,
@@ -75,8 +74,8 @@ def run(
     chroot, selected = lifecycle.find_chroot(lifecycle.load(places), thing, with_host=True)
     settings = Settings(say, script_timeout_s=script_timeout)
     with relay.signals_blocked():
-        patience_s = _patience_s(lock_timeout, no_wait)
-        wish = Wish(request.caller, request.user, automatic=True, lock_timeout_s=patience_s)
+        timeout_s = patience_s(lock_timeout, no_wait)
+        wish = Wish(request.caller, request.user, automatic=True, lock_timeout_s=timeout_s)
         session = lifecycle.begin(places, chroot, selected, wish, settings)
         try:
             status = _run_inside(places, session.id, request)
@@ -145,8 +144,8 @@ def _session_id(word: str) -> str:
 @click.option("-n", "--name", metavar="ID", default="", help="The session's name; made up if not given.")
 @click.option("-u", "--user", metavar="USER", default="", help="Who the session is for (setup scripts are told).")
 @_script_timeout
-@_lock_timeout
-@_no_wait
+@lock_timeout_option
+@no_wait_option
 @_places
 def begin(
     places: Places,
@@ -162,8 +161,8 @@ def begin(
     found, selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=True)
     caller = users.caller()
     target = users.find(user) if user else caller
-    patience_s = _patience_s(lock_timeout, no_wait)
-    wish = Wish(caller, target, _session_id(name) if name else "", lock_timeout_s=patience_s)
+    timeout_s = patience_s(lock_timeout, no_wait)
+    wish = Wish(caller, target, _session_id(name) if name else "", lock_timeout_s=timeout_s)
     settings = Settings(say, script_timeout_s=script_timeout)
     with relay.signals_blocked():
         session = lifecycle.begin(places, found, selected, wish, settings)
@@ -221,40 +220,9 @@ def _for_each(places: Places, names: tuple[str, ...], every: bool, act: Callable
     return FAILED if failed else 0
 
 
-def _patience_s(lock_timeout: float | None, no_wait: bool) -> float | None:
+def patience_s(lock_timeout: float | None, no_wait: bool) -> float | None:
     """How long to wait for a chroot that is in use; None is for ever."""
     return 0.0 if no_wait else lock_timeout
 
 
-@click.command()
-@click.argument("chroot", metavar="CHROOT")
-@click.option("--reason", metavar="TEXT", default="", help="Why, for those who have to wait.")
-@_lock_timeout
-@_no_wait
-@_places
-def lock(places: Places, chroot: str, reason: str, lock_timeout: float | None, no_wait: bool) -> None:
-    """Lock a chroot for maintenance: as soon as no session of it is open, and until it is unlocked.
-
-    New sessions wait from now on, but not those of source:CHROOT. The lock outlives this command, and restarts.
-    """
-    lifecycle.need_root()
-    found, _selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=False)
-    with relay.signals_blocked():
-        upkeep.lock(places, found.name, reason, Patience(_patience_s(lock_timeout, no_wait), say))
-
-
-@click.command()
-@click.argument("chroot", metavar="CHROOT")
-@_places
-def unlock(places: Places, chroot: str) -> None:
-    """Let new sessions of a chroot be begun again."""
-    lifecycle.need_root()
-    asked = names.split(chroot, names.CHROOT)
-    try:
-        name = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=False)[0].name
-    except NotFound:
-        name = asked.name  # one that is configured no more may still be locked
-    upkeep.unlock(places, name)
-
-
-COMMANDS = (run, begin, execute, end, recover, lock, unlock)
+COMMANDS = (run, begin, execute, end, recover)

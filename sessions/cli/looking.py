@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from sessions import lifecycle, names, records, setupd, store, users, waiters
+from sessions.cli.printing import json_option, print_json, print_table
 from sessions.config.load import Configuration, load
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal
@@ -21,26 +19,11 @@ from sessions.linux import proc
 from sessions.model import Chroot, Places
 from sessions.newsession import HOST, Wish
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _places = click.make_pass_decorator(Places)
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they have to be; heads only for people."""
-    lines = [list(row) for row in rows]
-    if sys.stdout.isatty():
-        lines.insert(0, list(heads))
-    widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(heads))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
 @click.command(name="list")
-@_json
+@json_option
 @_places
 def list_(places: Places, as_json: bool) -> int:
     """List the sessions there are, each with its chroot, state, owner and place."""
@@ -48,9 +31,9 @@ def list_(places: Places, as_json: bool) -> int:
     sessions = [item for item in found if isinstance(item, lifecycle.Listed)]
     errors = [item for item in found if isinstance(item, SessionsError)]
     if as_json:
-        _print_json({"sessions": [_record(item) for item in sessions], "errors": [str(error) for error in errors]})
+        print_json({"sessions": [_record(item) for item in sessions], "errors": [str(error) for error in errors]})
     else:
-        _print_table(
+        print_table(
             ("SESSION", "CHROOT", "STATE", "OWNER", "LOCATION"),
             (
                 (
@@ -95,7 +78,7 @@ def _record(item: lifecycle.Listed) -> dict[str, Any]:
 
 @click.command()
 @click.argument("session")
-@_json
+@json_option
 @_places
 def show(places: Places, session: str, as_json: bool) -> None:
     """Show one session, with every step that was taken for it."""
@@ -107,7 +90,7 @@ def show(places: Places, session: str, as_json: bool) -> None:
         for step, state in zip(journal.plan, journal.states, strict=True)
     ]
     if as_json:
-        _print_json({**_record(item), "session": records.encode(journal.session), "steps": steps})
+        print_json({**_record(item), "session": records.encode(journal.session), "steps": steps})
         return
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(journal.session.created_ns / 1e9))
     rows = [
@@ -130,7 +113,7 @@ def show(places: Places, session: str, as_json: bool) -> None:
 
 
 @click.command()
-@_json
+@json_option
 @_places
 def chroots(places: Places, as_json: bool) -> None:
     """List the chroots that sessions can be begun of."""
@@ -140,9 +123,9 @@ def chroots(places: Places, as_json: bool) -> None:
         found.append(HOST)
     if as_json:
         listed = [{**_chroot_record(chroot), "maintenance": _maintenance(places, chroot)} for chroot in found]
-        _print_json({"chroots": listed, "problems": _problems(configuration)})
+        print_json({"chroots": listed, "problems": _problems(configuration)})
         return
-    _print_table(
+    print_table(
         ("CHROOT", "TYPE", "UNION", "ALIASES", "LOCKED", "DESCRIPTION"),
         (
             (
@@ -191,7 +174,7 @@ def _problems(configuration: Configuration) -> list[dict[str, Any]]:
 
 @click.command()
 @click.argument("chroot")
-@_json
+@json_option
 @_places
 def plan(places: Places, chroot: str, as_json: bool) -> None:
     """Print every step that beginning a session would take; nothing is touched."""
@@ -199,7 +182,7 @@ def plan(places: Places, chroot: str, as_json: bool) -> None:
     caller = users.caller()
     session, steps = lifecycle.plan(places, found, selected, Wish(caller, caller, f"{found.name}-SESSION"))
     if as_json:
-        _print_json(
+        print_json(
             {
                 "session": records.encode(session),
                 "steps": [{"step": step.describe(), "record": records.encode(step)} for step in steps],
@@ -216,14 +199,14 @@ def config() -> None:
 
 
 @config.command()
-@_json
+@json_option
 @_places
 def check(places: Places, as_json: bool) -> int:
     """Report everything that is wrong, with file, line, reason and remedy."""
     configuration = load(places)
     problems = [*configuration.problems, *setupd.problems(places)]
     if as_json:
-        _print_json({"problems": [asdict(problem) for problem in problems], "chroots": sorted(configuration.chroots)})
+        print_json({"problems": [asdict(problem) for problem in problems], "chroots": sorted(configuration.chroots)})
     else:
         for problem in problems:
             click.echo(f"{problem.severity}: {problem}")
@@ -233,7 +216,7 @@ def check(places: Places, as_json: bool) -> int:
 
 @config.command(name="show")
 @click.argument("chroot")
-@_json
+@json_option
 @_places
 def show_config(places: Places, chroot: str, as_json: bool) -> None:
     """Show every value of a chroot, and where it comes from."""
@@ -245,9 +228,9 @@ def show_config(places: Places, chroot: str, as_json: bool) -> None:
     values = _chroot_record(found)
     places_of = {key: f"{origins[key][0]}:{origins[key][1]}" if key in origins else "default" for key in values}
     if as_json:
-        _print_json({key: {"value": value, "from": places_of[key]} for key, value in values.items()})
+        print_json({key: {"value": value, "from": places_of[key]} for key, value in values.items()})
         return
-    _print_table(("KEY", "FROM", "VALUE"), ((key, places_of[key], shown(value)) for key, value in values.items()))
+    print_table(("KEY", "FROM", "VALUE"), ((key, places_of[key], shown(value)) for key, value in values.items()))
 
 
 COMMANDS = (list_, show, chroots, plan, config)

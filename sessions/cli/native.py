@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from sessions import __version__, relay, where
-from sessions.cli import acting, looking, service
+from sessions.cli import acting, keeping, looking, service
 from sessions.errors import SessionsError
 from sessions.model import Places
 
@@ -31,7 +31,7 @@ def sessions(context: click.Context, config_dir: str, state_dir: str, runtime_di
     )  # fmt: skip
 
 
-for _command in (*acting.COMMANDS, *looking.COMMANDS, service.service):
+for _command in (*acting.COMMANDS, *keeping.COMMANDS, *looking.COMMANDS, service.service):
     sessions.add_command(_command)
 
 

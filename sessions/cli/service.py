@@ -14,7 +14,7 @@ from sessions import lifecycle
 from sessions.cli.acting import say
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
-from sessions.journal import State
+from sessions.journal import Journal, State
 from sessions.model import Places
 
 
@@ -51,7 +51,7 @@ def _for_each(places: Places, wanted: Callable[[State], str]) -> int:
         try:
             if isinstance(item, SessionsError):
                 raise item
-            _act(places, item.journal.session.id, wanted(item.state))
+            _act(places, item.journal.session.id, wanted(item.state), wanted)
         except NotFound:
             continue  # ended by somebody else meanwhile
         except SessionsError as error:
@@ -60,10 +60,14 @@ def _for_each(places: Places, wanted: Callable[[State], str]) -> int:
     return FAILED if failed else 0
 
 
-def _act(places: Places, session_id: str, action: str) -> None:
+def _act(places: Places, session_id: str, action: str, wanted: Callable[[State], str]) -> None:
     if action == "recover":
         lifecycle.recover(places, session_id, Settings(say))
         click.echo(f"{session_id}: recovered")
     elif action == "end":
-        lifecycle.end(places, session_id, Settings(say), kill_commands=True)
+        # Whoever was changing the session when it was looked at may be done by now.
+        def still(journal: Journal) -> bool:
+            return wanted(lifecycle.state_under_lock(journal)) == "end"
+
+        lifecycle.end(places, session_id, Settings(say), kill_commands=True, only_if=still)
         click.echo(f"{session_id}: ended")

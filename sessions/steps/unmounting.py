@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 
 from sessions.errors import StepFailed
 from sessions.linux import mountinfo, proc, syscall
@@ -39,14 +40,23 @@ def unmount(path: str, context: Context, *, by: str = "") -> None:
     if _try_unmount_patiently(name):
         return
     if not context.force:
-        holders = proc.standing_in(place)
-        who = f"held by {proc.describe(holders)}" if holders else "held by a process that cannot be seen from here"
         raise StepFailed(
-            f"{path} cannot be unmounted: {who}", hint="let it leave (cd elsewhere, close the file), or use --force"
+            f"{path} cannot be unmounted: held by {_who(proc.standing_in(place))}",
+            hint="let it leave (cd elsewhere, close the file), or use --force",
         )
     proc.end_all(lambda: proc.standing_in(place))
     if not try_unmount(name):
         syscall.umount(name, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+
+
+def holders(path: str) -> str:
+    """Who holds what is mounted at `path`, in words."""
+    place = proc.Tree(path, _device_of_overlay(path))
+    return _who([*proc.rooted_in(place), *proc.standing_in(place)])
+
+
+def _who(pids: Sequence[int]) -> str:
+    return proc.describe(pids) if pids else "a process that cannot be seen from here"
 
 
 def try_unmount(path: str) -> bool:

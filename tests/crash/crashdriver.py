@@ -23,8 +23,10 @@ from snapshot import Entry, differences
 from sessions import enter, lifecycle, store, users
 from sessions.engine import Settings
 from sessions.errors import SessionsError
+from sessions.journal import State
 from sessions.linux import tarcheck, trace  # noqa: F401 (tarcheck: loaded before any fork)
 from sessions.newsession import Wish
+from sessions.sweep import Sweep
 
 MAIN = Path(__file__).with_name("crashmain.py")
 ID = "s"
@@ -283,11 +285,13 @@ class Driver:
         with_mark: bool,
         own_interpreter: bool = False,
         again: bool = False,
+        swept: bool = False,
         kill_at: int = 0,
     ) -> None:
         """End what is there of the session, and note everything that is not as it was, besides `problems`.
 
         `with_mark` says whether the mark has been put into the session. With `kill_at`, the end is killed at first.
+        With `swept`, a sweep comes before the end, which then may find nothing but a session that is still up.
         """
         problems = list(problems)
         existed = self.exists
@@ -300,16 +304,30 @@ class Driver:
             killed = in_child(self.end, kill_at)
             what += f", then in end at {killed.killed_at}"
             existed = self.exists
+        if swept:
+            problems += self.sweep()
+            existed = self.exists
         ended = end_elsewhere(self.world) if own_interpreter else in_child(self.end)
         expected = "" if existed else "NotFound"
         if ended.error.partition(":")[0] != expected:
             problems.append(f"end said {ended.error or 'nothing'!r}, not {expected!r}")
         problems += self.check() + self.archive_is(new=new, with_mark=with_mark)
-        if existed and self.world.lock_files():
+        if (existed or swept) and self.world.lock_files():
             problems.append(f"lock files left: {self.world.lock_files()}")
         if again:
             problems += self.once_more()
         self.note(what, problems)
+
+    def sweep(self) -> list[str]:
+        """Take away what is left behind; what is wrong after that."""
+        outcome = in_child(lambda: [SAID.append(str(found)) for found in Sweep(self.places, Settings(), False).all()])
+        problems = [f"sweep: {outcome.error}"] if outcome.error else []
+        problems += [f"sweep: {line}" for line in outcome.said if "is_left=True" in line]
+        if not self.exists:
+            return problems + [f"after the sweep: {line}" for line in self.check()]
+        with store.open_session(self.places, ID, for_marks=False) as journal:
+            state = lifecycle.state_under_lock(journal)
+        return problems if state in (State.UP, State.DOWN) else [*problems, f"after the sweep it is {state}"]
 
     def once_more(self) -> list[str]:
         """The same name has to be free at once, and nothing may be in its way."""

@@ -49,7 +49,7 @@ def every_kill(driver: Driver, ways: Iterable[str] = WAYS) -> list[tuple[str, in
 
 
 def one_kill(driver: Driver, share: Share, sample: int = 0) -> None:
-    """Killed at every point; then ended."""
+    """Killed at every point; then ended, or every other time swept first."""
     schedules = shared_out(every_kill(driver), share, driver, sample)
     elsewhere = set(driver.rng.sample(schedules, min(OWN_INTERPRETER, len(schedules))))
     again = set(driver.rng.sample(schedules, min(AGAIN, len(schedules))))
@@ -60,6 +60,7 @@ def one_kill(driver: Driver, share: Share, sample: int = 0) -> None:
             with_mark=way != "up",
             own_interpreter=(way, at) in elsewhere,
             again=(way, at) in again,
+            swept=at % 2 == 0,
         )
     if share[0] == 0:
         killed_while_a_command_runs(driver)

@@ -124,6 +124,8 @@ def test_an_installation_in_destdir_writes_nothing_else(machine: Machine) -> Non
         "/usr/share/bash-completion/completions/schroot",
         "/usr/share/bash-completion/completions/sessions",
         "/usr/lib/systemd/system/sessions-recover.service",
+        "/usr/lib/systemd/system/sessions-gc.service",
+        "/usr/lib/systemd/system/sessions-gc.timer",
         "/usr/share/chroot-sessions/setup.d/10mount",
         "/usr/share/chroot-sessions/etc/sbuild/fstab",
         "/usr/lib/python3/dist-packages/sessions/py.typed",
@@ -214,10 +216,11 @@ def test_units_are_right(installed: Machine) -> None:
     assert installed.run("systemd-analyze", "verify", *names) == ""
 
 
-def test_a_unit_that_is_enabled_is_not_taken_away(installed: Machine) -> None:
-    installed.run("systemctl", "enable", "sessions-recover.service")
-    assert "first systemctl disable" in installed.make("uninstall", status=2)
-    installed.run("systemctl", "disable", "sessions-recover.service")
+@pytest.mark.parametrize("unit", ["sessions-recover.service", "sessions-gc.timer"])
+def test_a_unit_that_is_enabled_is_not_taken_away(installed: Machine, unit: str) -> None:
+    installed.run("systemctl", "enable", unit)
+    assert f"first systemctl disable --now {unit}" in installed.make("uninstall", status=2)
+    installed.run("systemctl", "disable", unit)
     installed.make("uninstall")
 
 

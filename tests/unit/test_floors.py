@@ -35,6 +35,7 @@ FLOORS = (
         "sourcelock",
         "lifecycle",
         "upkeep",
+        "sweep",
         "api",
     ),
     ("cli",),

@@ -1,0 +1,222 @@
+"""What those who have died have left behind: found, proven to be ours, and taken away.
+
+Never a live session, and nothing that cannot be proven to be ours: of a journal that cannot be read, and of what lies
+in places where others write too, there is only a report.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from sessions import lifecycle, owners, store, waiters
+from sessions.engine import Settings
+from sessions.errors import NotFound, SessionsError
+from sessions.journal import Journal, State
+from sessions.linux import mountinfo, proc, removal
+from sessions.locks import is_locked, session_lock
+from sessions.model import Places
+from sessions.steps.files import STAMP_ATTRIBUTE
+from sessions.steps.unmounting import holders, try_unmount
+
+# Beside a session's mount point: its layer in memory, and where mount(8) mounts for it.
+_BESIDE = re.compile(r"\.(.*)\.(?:layer|staging)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was left behind: its kind, its name or path, why it is known to be left, and what became of it."""
+
+    kind: str
+    name: str
+    reason: str
+    outcome: str
+    is_left: bool = False
+    """Whether it is still there, since it could not or must not be taken away."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One look at everything; with `dry_run`, nothing is touched."""
+
+    places: Places
+    settings: Settings
+    dry_run: bool
+
+    def all(self) -> Iterator[Finding]:
+        """Sessions first, since what belongs to them goes with them."""
+        yield from self._sessions()
+        yield from self._waiters()
+        yield from self._directories()
+        yield from self._elsewhere()
+        yield from self._mounts()
+        yield from self._locks()
+
+    def _take_away(self, kind: str, name: str, reason: str, act: Callable[[], str], done: str) -> Finding:
+        """Do it; `act` says why not, if it may not be done after all."""
+        if self.dry_run:
+            return Finding(kind, name, reason, f"would be {done}", is_left=True)
+        try:
+            why_not = act()
+        except (SessionsError, OSError) as error:
+            why_not = str(error)
+        return Finding(kind, name, reason, f"left: {why_not}" if why_not else done, is_left=bool(why_not))
+
+    def _sessions(self) -> Iterator[Finding]:
+        """Sessions that were left half way, or whose owner is gone, or that a restart of the machine has emptied."""
+        for item in lifecycle.listed(self.places):
+            if isinstance(item, SessionsError):
+                yield Finding("journal", self.places.journal_dir, str(item), "left: it cannot be read", is_left=True)
+                continue
+            reason = _why_dead(item.journal, item.state)
+            if reason:
+                session_id = item.journal.session.id
+                yield self._take_away("session", session_id, reason, partial(self._end, session_id), "ended")
+
+    def _end(self, session_id: str) -> str:
+        """End a session that is still dead when nobody else can change it; why it was not."""
+
+        def is_still_dead(journal: Journal) -> bool:
+            return bool(_why_dead(journal, lifecycle.state_under_lock(journal)))
+
+        try:
+            lifecycle.end(self.places, session_id, self.settings, kill_commands=True, only_if=is_still_dead)
+        except NotFound:
+            return ""
+        return "somebody uses it again" if store.exists(self.places, session_id) else ""
+
+    def _waiters(self) -> Iterator[Finding]:
+        """Requests of processes that are gone."""
+        realm = owners.realm()
+        for waiter in waiters.listed(self.places):
+            if waiters.is_gone(waiter, realm):
+                name = os.path.basename(waiter.path)
+                act = partial(_withdraw, self.places, waiter)
+                yield self._take_away("waiter", name, "its process is gone", act, "removed")
+
+    def _directories(self) -> Iterator[Finding]:
+        """Layers and unpacked archives without a session, in the places that only we write."""
+        places = self.places
+        found = [
+            f"{top}/{name}"
+            for top in (places.unpack_dir, places.overlay_dir, places.underlay_dir)
+            for name in _listed(top)
+        ]
+        # A journal is there before its directories, and these were listed before it.
+        ids, stamps = self._known()
+        for path in found:
+            name = os.path.basename(path)
+            if name.startswith(".") and name[1:] not in stamps:
+                yield self._take_away("directory", path, "no session is made of it", partial(_remove, path), "removed")
+            elif not name.startswith(".") and name not in ids:
+                yield self._take_away("directory", path, "it has no session", partial(self._remove_of, path), "removed")
+
+    def _known(self) -> tuple[set[str], set[str]]:
+        """The names and the stamps of all sessions."""
+        ids, stamps = set(), set()
+        for entry in store.entries(self.places):
+            ids.add(entry.id)
+            try:
+                with store.open_session(self.places, entry.id, for_marks=False) as journal:
+                    stamps.add(journal.session.stamp)
+            except SessionsError:
+                continue
+        return ids, stamps
+
+    def _remove_of(self, path: str) -> str:
+        """Remove a directory named after a session that is not there; why not."""
+        name = os.path.basename(path)
+        with session_lock(self.places.lock_dir, name, signals_wait=True):
+            if store.exists(self.places, name):
+                return "it has a session now"
+            return _remove(path)
+
+    def _elsewhere(self) -> Iterator[Finding]:
+        """Layers with a stamp of ours in places that others may write to: only reported."""
+        places = self.places
+        tops = {chroot.union.overlay_directory for chroot in lifecycle.load(places).chroots.values()}
+        ids, _stamps = self._known()
+        for top in sorted(tops - {"", places.overlay_dir}):
+            for name in _listed(top):
+                path = f"{top}/{name}"
+                if name not in ids and not name.startswith(".") and _is_stamped(path):
+                    what_next = f"left: others write there too; look at it, then: rm -r {path}"
+                    yield Finding("directory", path, "it has no session", what_next, is_left=True)
+
+    def _mounts(self) -> Iterator[Finding]:
+        """Mount points below the runtime directory that belong to no session."""
+        found = _listed(self.places.mount_dir)
+        ids, _stamps = self._known()
+        for name in found:
+            session_id = _BESIDE.sub(r"\1", name)
+            if session_id not in ids:
+                path = f"{self.places.mount_dir}/{name}"
+                act = partial(self._unmount, session_id, path)
+                yield self._take_away("mount", path, "it has no session", act, "removed")
+        if not self.dry_run and not ids:
+            try_unmount(self.places.mount_dir)
+
+    def _unmount(self, session_id: str, path: str) -> str:
+        """Unmount a place of a session that is not there, and what is mounted below it; why not."""
+        with session_lock(self.places.lock_dir, session_id, signals_wait=True):
+            if store.exists(self.places, session_id):
+                return "it has a session now"
+            real = os.path.realpath(path)
+            for mount in mountinfo.below(mountinfo.read(), real):
+                if not try_unmount(mount.target):
+                    return f"{mount.target} is busy: {holders(real)}"
+            os.rmdir(path)
+            return ""
+
+    def _locks(self) -> Iterator[Finding]:
+        """Lock files that nobody holds."""
+        for name in _listed(self.places.lock_dir):
+            if not is_locked(self.places.lock_dir, name):
+                yield self._take_away("lock", name, "nobody holds it", partial(self._take, name), "removed")
+
+    def _take(self, name: str) -> str:
+        """Take a lock, which removes its file afterwards."""
+        chroot, comma, _manage = name.partition(",")
+        with waiters.manage_lock(self.places, chroot) if comma else session_lock(self.places.lock_dir, name):
+            return ""
+
+
+def _why_dead(journal: Journal, state: State) -> str:
+    """Why a session is nobody's any more; empty if it may be somebody's."""
+    if lifecycle.has_lost_its_owner(journal):
+        return "the process it was for is gone"
+    if state is State.BROKEN:
+        return "it was left half way"
+    if state is State.DOWN:
+        return lifecycle.why_not_recoverable(journal, proc.boot_id())
+    return ""
+
+
+def _withdraw(places: Places, waiter: waiters.Waiter) -> str:
+    chroot = os.path.basename(waiter.path).partition(",")[0]
+    with waiters.manage_lock(places, chroot):
+        waiters.withdraw(waiter)
+    return ""
+
+
+def _remove(path: str) -> str:
+    removal.remove_tree(path)
+    return ""
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except FileNotFoundError:
+        return []
+
+
+def _is_stamped(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode) and bool(os.getxattr(path, STAMP_ATTRIBUTE, follow_symlinks=False))
+    except OSError:
+        return False
