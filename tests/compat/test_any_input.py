@@ -1,7 +1,7 @@
 """Whatever the words of a command line or the text of a configuration file are: schroot's answer, or a refusal.
 
-Examples are drawn by hypothesis and run a hundred at a time: always the same ones, or with SESSIONS_EXAMPLES=N, that
-many hundred new ones.
+Examples are drawn by hypothesis and run many at a time: always the same ones, or with SESSIONS_EXAMPLES=N new ones,
+N times as many.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def check_same(calls: list[Call]) -> None:
 
 
 @examples
-@given(st.lists(command_lines, min_size=120, max_size=120))
+@given(st.lists(command_lines, min_size=80, max_size=80))
 def test_any_command_line(found: list[list[str]]) -> None:
     calls, _left = run_calls(CONFIGURATION, [(words, {}) for words in found])
     check_same(calls)
@@ -152,7 +152,7 @@ texts = st.builds(
 
 
 @examples
-@given(st.lists(texts, min_size=150, max_size=150))
+@given(st.lists(texts, min_size=80, max_size=80))
 def test_any_file_in_schroots_dialect(found: list[str]) -> None:
     """What schroot takes, we take for the same; what it refuses is refused, or warned of and left out."""
     calls, left = run_calls("[good]\ndirectory=/srv/root\n", [(["--config"], {FILE: text}) for text in found])
@@ -163,7 +163,7 @@ def test_any_file_in_schroots_dialect(found: list[str]) -> None:
 
 
 @examples
-@given(st.lists(texts, min_size=100, max_size=100))
+@given(st.lists(texts, min_size=60, max_size=60))
 def test_what_schroot_refuses_is_told(found: list[str]) -> None:
     calls, left = run_calls("[good]\ndirectory=/srv/root\n", [(["-l"], {FILE: text}) for text in found])
     check_no_mistake(calls)
