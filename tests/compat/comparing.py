@@ -27,6 +27,10 @@ USUAL_FILES = {"/etc/schroot/schroot.conf": ""}
 
 _MARK = re.compile(r"\s*#~ (?P<name>[a-z-]+)(?:: (?P<fields>[a-z ]+))?$")
 
+# Debian's schroot polls once a second, kills by name, and loses lines that its scripts and commands write as they end:
+# on a busy machine a line may come out otherwise, so it is asked again. Ours has to say the right thing at once.
+AGAIN = 2
+
 # What the cases have shown: "equal", or the name of the entry by which they differ.
 outcomes: list[str] = []
 
@@ -50,9 +54,17 @@ class Case:
     def check(self) -> None:
         """Both sides are equal, but for the fields that differ on purpose."""
         theirs, ours = self.pair
-        found = {name for name, one, other in zip(FIELDS, theirs, ours, strict=True) if one != other}
-        assert found == self.fields, f"{self.line}\n{shown(theirs, ours)}"
+        for attempt in range(AGAIN):
+            if different(theirs, ours) == self.fields:
+                break
+            theirs = self.batch.debians_again(attempt)[self.number]
+        assert different(theirs, ours) == self.fields, f"{self.line}\n{shown(theirs, ours)}"
         outcomes.append(self.differs or "equal")
+
+
+def different(theirs: Sequence[str], ours: Sequence[str]) -> set[str]:
+    """The fields that are not equal."""
+    return {name for name, one, other in zip(FIELDS, theirs, ours, strict=True) if one != other}
 
 
 def shown(theirs: Sequence[str], ours: Sequence[str]) -> str:
@@ -73,6 +85,7 @@ class Batch:
     def __init__(self, configuration: str, table: str, files: Mapping[str, str] | None = None) -> None:
         self.files = {**USUAL_FILES, "/etc/schroot/schroot.conf": configuration, **(files or {})}
         self.cases = [self._case(number, line) for number, line in enumerate(_lines(table))]
+        self._again: list[list[tuple[str, ...]]] = []
 
     def _case(self, number: int, line: str) -> Case:
         mark = _MARK.search(line)
@@ -97,6 +110,13 @@ class Batch:
         sides = [zip(self.cases, side["results"], strict=True) for side in self._both]
         return [[_comparable(case, result) for case, result in side] for side in sides]
 
+    def debians_again(self, attempt: int) -> list[tuple[str, ...]]:
+        """What becomes of each line on Debian's side when it is run once more, and alone."""
+        while len(self._again) <= attempt:
+            (side,) = run({"files": self.files, "lines": [case.line for case in self.cases]}, ["debian"])
+            self._again.append([_comparable(case, it) for case, it in zip(self.cases, side["results"], strict=True)])
+        return self._again[attempt]
+
     @property
     def left(self) -> list[list[str]]:
         """What ours has left behind when all lines had run."""
@@ -105,12 +125,17 @@ class Batch:
 
 def run_both(what: dict[str, object]) -> list[dict[str, list[list[str]]]]:
     """What came of it on Debian's side and on ours, each in a world of its own, at the same time."""
+    return run(what, ["debian", "ours"])
+
+
+def run(what: dict[str, object], sides: Sequence[str]) -> list[dict[str, list[list[str]]]]:
+    """What came of it on each side."""
     with tempfile.TemporaryDirectory() as directory:
         asked = Path(directory) / "asked"
         asked.write_text(json.dumps(what))
-        sides = [world.start(SIDE, side, str(asked)) for side in ("debian", "ours")]
-        outputs = [side.communicate(timeout=300)[0] for side in sides]
-    assert [side.returncode for side in sides] == [0, 0], outputs
+        started = [world.start(SIDE, side, str(asked)) for side in sides]
+        outputs = [side.communicate(timeout=300)[0] for side in started]
+    assert not any(side.returncode for side in started), outputs
     return [json.loads(output) for output in outputs]
 
 
