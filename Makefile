@@ -18,7 +18,7 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 WITH_VENV ?=
 KEEP_SESSIONS ?=
-INSTALLER = $(PYTHON) -IB packaging/install.py --destdir "$(DESTDIR)" --prefix "$(PREFIX)" \
+INSTALLER = $(PYTHON) -IB etc/packaging/install.py --destdir "$(DESTDIR)" --prefix "$(PREFIX)" \
 	$(if $(WITH_VENV),--with-venv) $(if $(KEEP_SESSIONS),--keep-sessions)
 
 .PHONY: all setup demo test test-packages check bench soak docs install uninstall divert undivert clean
@@ -32,10 +32,10 @@ test: test-packages $(VENV)/installed-for-tests
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 check: $(VENV)/installed-for-tests
-	$(VENV)/bin/ruff check sessions setup.d/[0-9]* packaging tests
-	$(VENV)/bin/ruff format --check sessions setup.d/[0-9]* packaging
+	$(VENV)/bin/ruff check sessions setup.d/[0-9]* etc/packaging tests
+	$(VENV)/bin/ruff format --check sessions setup.d/[0-9]* etc/packaging
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy packaging/*.py
+	$(VENV)/bin/mypy etc/packaging/*.py
 	$(VENV)/bin/mypy --scripts-are-modules setup.d/[0-9]*
 
 bench: test-packages $(VENV)/installed

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CHECKOUT = os.path.abspath(f"{os.path.dirname(__file__)}/../..")
 NAME = "chroot-sessions"
 # Command -> the module whose main() it is; and further names, as links.
 COMMANDS = {"sessions": "sessions.cli.native", "schroot": "sessions.cli.schroot"}
