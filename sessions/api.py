@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sessions import enter as entering
-from sessions import lifecycle, users, where
+from sessions import lifecycle, running, users, where
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
 from sessions.model import Places, Session
@@ -124,7 +124,7 @@ class OpenSession:
         )
         pipes = _Pipes(input, capture)
         try:
-            with lifecycle.running(self.places, self.id, request, pipes.for_child) as child:
+            with running.running(self.places, self.id, request, pipes.for_child) as child:
                 pipes.close_childs_ends()
                 status = _wait(child.pid, pipes, timeout_s, argv)
         finally:
@@ -245,7 +245,7 @@ def begin(
     "W" or "E", and the line.
     Raises a SessionsError; nothing is left of the session then, or the error names what is.
     """
-    lifecycle.need_root()
+    users.need_root()
     places = places or where.usual_places()
     caller = users.caller()
     wish = Wish(caller, users.find(user) if user else caller, name, not persistent, lock_timeout_s=lock_timeout_s)

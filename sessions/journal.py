@@ -15,14 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sessions import owners, records, steps
+from sessions import owners, records
 from sessions.errors import JournalError, SessionExists
 from sessions.linux import trace
 from sessions.linux.publish import publish
 from sessions.model import Chroot, Owner, Session
-from sessions.steps import Note, Step
+
+if TYPE_CHECKING:
+    from sessions.steps import Note, Step
 
 FORMAT = 1
 # Room kept for the marks of each step, so that a disk that fills up later does not stop them.
@@ -63,6 +65,8 @@ class Header:
     @cached_property
     def plan(self) -> tuple[Step, ...]:
         """Every step, in order; raises ValueError if one cannot be read."""
+        from sessions import steps  # for who changes a session: to run a command in it takes none
+
         return tuple(steps.decode(step) for step in self.recorded_plan)
 
 

@@ -6,19 +6,17 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from sessions import engine, names, owners, schroots, setupd, sourcelock, store
-from sessions import enter as entering
+from sessions import engine, names, owners, schroots, setupd, sourcelock, store, users
 from sessions.config.configuration import Configuration
 from sessions.config.load import load_cached
 from sessions.engine import Settings
 from sessions.errors import (
     Interrupted,
     InUse,
-    NeedsRoot,
     NotFound,
     SessionExists,
     SessionNotUsable,
@@ -32,6 +30,7 @@ from sessions.linux import proc, signals
 from sessions.locks import is_locked, session_lock
 from sessions.model import Chroot, Places, Plain, Session
 from sessions.newsession import HOST, Wish, new_session
+from sessions.running import check_namespace
 from sessions.sourcelock import Claim, Patience
 from sessions.sources import has_sessions
 from sessions.steps import Step
@@ -40,14 +39,6 @@ from sessions.waiters import Kind
 # A begin looks at this many owners of other sessions, each begin at others, and ends so many sessions at most.
 _MOST_LOOKED_AT = 16
 _MOST_SWEPT = 2
-
-
-def need_root() -> None:
-    """Raise NeedsRoot unless this process may mount and change its root."""
-    if os.geteuid() != 0:
-        raise NeedsRoot(
-            "sessions are begun, entered and ended by root", hint="run this as root, with sudo for instance"
-        )
 
 
 def find_chroot(configuration: Configuration, word: str, *, with_host: bool) -> tuple[Chroot, str]:
@@ -83,7 +74,7 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
 
 def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
     """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
-    need_root()
+    users.need_root()
     session, steps = plan(places, chroot, selected_name, wish)
     if session.verbosity != "quiet":
         for problem in schroots.problems(places):
@@ -198,104 +189,6 @@ def _setup_failed(session: Session, error: BaseException, stuck: list[str]) -> B
     return SetupFailed(f"session {session.id} could not be set up: {text}", hint=hint)
 
 
-@contextmanager
-def running(
-    places: Places,
-    session_id: str,
-    request: entering.Request,
-    descriptors: tuple[int, int, int] = (0, 1, 2),
-    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Iterator[entering.Child]:
-    """Start a command inside a session; for as long as the block lasts, `end` knows that somebody's command runs.
-
-    The session's lock is held until the command has changed its root, so that `end` cannot pull the tree away in
-    between. `guard` is entered once the lock is there, and left at the end: for a caller that must not lose a signal
-    from the moment there is a child, and must be able to be interrupted before. Raises NotFound, SessionNotUsable or
-    CannotEnter.
-    """
-    need_root()
-    # Asked for first, so that a name without a session does not make a lock.
-    store.find(places, session_id)
-    with ExitStack() as stack:
-        with session_lock(places.lock_dir, session_id):
-            journal = stack.enter_context(store.open_session(places, session_id, for_marks=False))
-            _check_usable(journal)
-            fcntl.flock(journal.fd, fcntl.LOCK_SH)
-            stack.enter_context(guard())
-            prepared = entering.prepare(journal.session, request)
-            child = entering.spawn(journal.session, prepared, descriptors)
-        yield child
-
-
-@contextmanager
-def running_plain(
-    places: Places,
-    chroot: Chroot,
-    selected_name: str,
-    request: entering.Request,
-    descriptors: tuple[int, int, int] = (0, 1, 2),
-    guard: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Iterator[entering.Child]:
-    """Start a command in a plain chroot: its directory itself, with no session, no lock and nothing to undo.
-
-    `guard` is as for :func:`running`. Raises CannotEnter.
-    """
-    need_root()
-    session = _plain_session(places, chroot, selected_name, request)
-    with guard():
-        yield entering.spawn(session, entering.prepare(session, request), descriptors)
-
-
-def _plain_session(places: Places, chroot: Chroot, selected_name: str, request: entering.Request) -> Session:
-    """What stands for a plain chroot where a session is wanted; it has no journal, and ends with the command."""
-    assert isinstance(chroot.source, Plain)
-    return Session(
-        id=chroot.name,
-        stamp="",
-        chroot=chroot,
-        selected_name=selected_name,
-        caller=request.caller,
-        user=request.user,
-        owner=None,
-        created_ns=0,
-        boot_id="",
-        mount_namespace=0,
-        places=places,
-        location=chroot.source.directory,
-        path=chroot.source.directory,
-    )
-
-
-def _check_usable(journal: Journal) -> None:
-    """Raise SessionNotUsable unless commands can be run in the session, from this mount namespace."""
-    session_id = journal.session.id
-    state = journal.state(boot_id=proc.boot_id(), is_locked=False)
-    if state is State.DOWN:
-        raise SessionNotUsable(
-            f"session {session_id} has been down since the machine was restarted", hint=f"sessions recover {session_id}"
-        )
-    if state is not State.UP:
-        raise SessionNotUsable(
-            f"session {session_id} is {state}: it was left half way", hint=f"sessions end {session_id}"
-        )
-    _check_namespace(journal)
-
-
-def _check_namespace(journal: Journal) -> None:
-    """Raise SessionNotUsable if the session's mounts live in another mount namespace than ours.
-
-    A namespace that nobody is in any more is gone with all its mounts, and so is another boot's.
-    """
-    if journal.mount_namespace == proc.mount_namespace() or journal.boot_id != proc.boot_id():
-        return
-    inside = proc.in_mount_namespace(journal.mount_namespace)
-    if inside:
-        raise SessionNotUsable(
-            f"session {journal.session.id} lives in another mount namespace, that of process {inside[0]}",
-            hint=f"nsenter --mount --target {inside[0]} sessions ...",
-        )
-
-
 def end(
     places: Places,
     session_id: str,
@@ -310,7 +203,7 @@ def end(
     done. Raises InUse while a command of somebody runs inside, unless `kill_commands` or force says so, and Stuck
     if something could not be undone: the rest is, and ending it again is possible.
     """
-    need_root()
+    users.need_root()
     store.find(places, session_id)
     with session_lock(places.lock_dir, session_id, signals_wait=True):
         try:
@@ -320,7 +213,7 @@ def end(
         with journal:
             if not only_if(journal):
                 return
-            _check_namespace(journal)
+            check_namespace(journal)
             if not (kill_commands or settings.force):
                 _check_nobody_inside(journal)
             _down(journal, settings)
@@ -346,7 +239,7 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
     A session whose layer was on a tmpfs, and an automatic one whose owner is gone, is ended instead, and `settings.say`
     told why.
     """
-    need_root()
+    users.need_root()
     store.find(places, session_id)
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True),
@@ -357,7 +250,7 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
 
 def _recover(journal: Journal, settings: Settings) -> None:
     session_id, boot_id = journal.session.id, proc.boot_id()
-    _check_namespace(journal)
+    check_namespace(journal)
     reason = why_not_recoverable(journal, boot_id)
     if reason:
         settings.say("W", f"session {session_id} cannot be recovered and is ended: {reason}")

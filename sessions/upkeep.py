@@ -7,7 +7,7 @@ from functools import partial
 from sessions import sourcelock, store, users, waiters
 from sessions.engine import Settings
 from sessions.errors import NotFound
-from sessions.lifecycle import collect, need_root
+from sessions.lifecycle import collect
 from sessions.linux import signals
 from sessions.model import Places
 from sessions.sourcelock import Claim, Patience
@@ -19,7 +19,7 @@ def lock(places: Places, name: str, reason: str, patience: Patience) -> None:
 
     New sessions wait from now on, but for those of its source: twin. Raises SourceBusy or Interrupted.
     """
-    need_root()
+    users.need_root()
     store.prepare(places)
     user = users.caller().name
     claim = Claim(name, Kind.MAINTENANCE, is_exclusive=True, user=user)
@@ -34,6 +34,6 @@ def lock(places: Places, name: str, reason: str, patience: Patience) -> None:
 
 def unlock(places: Places, name: str) -> None:
     """Take the maintenance lock of a chroot away; raises NotFound if there is none."""
-    need_root()
+    users.need_root()
     if not waiters.unlock(places, name):
         raise NotFound(f"{name} is not locked", (name,), hint="see: sessions chroots")

@@ -6,7 +6,7 @@ import os
 import pwd
 from collections.abc import Iterable
 
-from sessions.errors import UnknownUser
+from sessions.errors import NeedsRoot, UnknownUser
 from sessions.model import Identity
 
 
@@ -52,3 +52,11 @@ def _group(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def need_root() -> None:
+    """Raise NeedsRoot unless this process may mount and change its root."""
+    if os.geteuid() != 0:
+        raise NeedsRoot(
+            "sessions are begun, entered and ended by root", hint="run this as root, with sudo for instance"
+        )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import click
 
-from sessions import lifecycle, names, relay, store, users
+from sessions import lifecycle, names, relay, running, store, users
 from sessions.cli.words import ChrootAndCommand, SessionAndCommand
 from sessions.engine import Settings
 from sessions.enter import Request
@@ -69,7 +69,7 @@ def run(
     no_wait: bool,
 ) -> int:
     """Run a command, or a login shell, in a session of its own that ends with it."""
-    lifecycle.need_root()
+    users.need_root()
     request = _request(words, user, directory, preserve_environment, shell, isolate_network)
     chroot, selected = lifecycle.find_chroot(lifecycle.load(places), thing, with_host=True)
     settings = Settings(say, script_timeout_s=script_timeout)
@@ -102,7 +102,7 @@ def execute(
     isolate_network: bool,
 ) -> int:
     """Run a command, or a login shell, in a session that was begun before."""
-    lifecycle.need_root()
+    users.need_root()
     request = _request(words, user, directory, preserve_environment, shell, isolate_network)
     return relay.exit_like(_run_inside(places, _session_id(thing), request))
 
@@ -125,7 +125,7 @@ def _request(
 
 
 def _run_inside(places: Places, session_id: str, request: Request) -> int:
-    with lifecycle.running(places, session_id, request, guard=relay.signals_blocked) as child:
+    with running.running(places, session_id, request, guard=relay.signals_blocked) as child:
         for warning in child.warnings:
             say("W", warning)
         return relay.wait(child.pid)
@@ -157,7 +157,7 @@ def begin(
     no_wait: bool,
 ) -> None:
     """Begin a session, print its name, and leave it open."""
-    lifecycle.need_root()
+    users.need_root()
     found, selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=True)
     caller = users.caller()
     target = users.find(user) if user else caller
@@ -205,7 +205,7 @@ def _for_each(places: Places, names: tuple[str, ...], every: bool, act: Callable
     """Act on each session in turn; a failure is told and does not keep the others from being acted on."""
     from sessions.cli.native import FAILED, complain
 
-    lifecycle.need_root()
+    users.need_root()
     if every == bool(names):
         raise UsageError(
             "give the names of sessions, or --all" if not every else "--all stands for every session: give no names"

@@ -1,19 +1,22 @@
-"""What the schroot command does with sessions: automatic ones, begin, run, recover, end; and with plain chroots."""
+"""What the schroot command does with sessions: automatic ones, begin, run, recover, end; and with plain chroots.
+
+To run a command in an open session is what clients do a hundred times in a build: what sets sessions up and takes them
+down is imported where that is done.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from sessions import lifecycle, relay, users
+from sessions import relay, running, users
 from sessions.cli import options as cli
 from sessions.cli.selection import Selection, Target
 from sessions.cli.telling import FAILED, Caught, Failed, log, put, tell, tell_error
-from sessions.config.configuration import Configuration
-from sessions.engine import Settings
 from sessions.enter import Child, Request
 from sessions.errors import (
     CannotEnter,
@@ -29,19 +32,22 @@ from sessions.errors import (
 )
 from sessions.linux import signals
 from sessions.model import Chroot, Places, Plain, Session
-from sessions.newsession import Wish
+
+if TYPE_CHECKING:
+    from sessions.config.configuration import Configuration
+    from sessions.engine import Settings
 
 # What a command gets from us, and is not to survive.
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP)
 _RANDOM_UUID = "/proc/sys/kernel/random/uuid"
 
 
-def perform(options: cli.Options, configuration: Configuration, places: Places, *, has_output: bool) -> int:
+def perform(options: cli.Options, load: Callable[[], Configuration], places: Places, *, has_output: bool) -> int:
     """Act on everything selected, in turn; the status of the last.
 
     An error of ours, though not a command that fails, keeps the rest from being acted on.
     """
-    selection = Selection(options, configuration, places)
+    selection = Selection(options, load, places)
     targets = selection.targets()
     if options.action == cli.BEGIN and selection.is_plain(options.session_name):
         raise SessionsError(f"{options.session_name}: Invalid session name")
@@ -159,16 +165,17 @@ class _Actions:
         if self._options.action not in (cli.AUTOMATIC, cli.RUN):
             return 0
         return self._wait(
-            lifecycle.running_plain(self._places, chroot, chroot.name, self._request, guard=relay.signals_blocked)
+            running.running_plain(self._places, chroot, chroot.name, self._request, guard=relay.signals_blocked)
         )
 
     def _act_on_session(self, target: Target) -> int:
         session_id = target.name
-        settings = Settings(tell, seen=lambda session: self._seen(session, target))
         if self._options.action == cli.RUN:
-            return self._wait(
-                lifecycle.running(self._places, session_id, self._request, guard=relay.signals_blocked)
-            )  # fmt: skip
+            return self._wait(running.running(self._places, session_id, self._request, guard=relay.signals_blocked))
+        from sessions import lifecycle
+        from sessions.engine import Settings
+
+        settings = Settings(tell, seen=lambda session: self._seen(session, target))
         if self._options.action == cli.RECOVER:
             with self._stage(session_id, "setup-recover"):
                 lifecycle.recover(self._places, session_id, settings)
@@ -186,7 +193,7 @@ class _Actions:
             chroot=_with(session.chroot, target.settings),
         )
 
-    def _wait(self, running: AbstractContextManager[Child]) -> int:
+    def _wait(self, starting: AbstractContextManager[Child]) -> int:
         """Start the command and wait for it; its status. Raises Caught if we were asked to stop meanwhile."""
         caught: list[str] = []
 
@@ -197,7 +204,7 @@ class _Actions:
             return signum != signal.SIGINT  # which schroot leaves to the terminal, and the terminal sends it to both
 
         try:
-            with running as child:
+            with starting as child:
                 status = relay.wait(child.pid, hear)
         except CannotEnter as error:
             tell_error(error)
@@ -216,7 +223,7 @@ class _Actions:
         with relay.signals_blocked():
             self._begin(chroot, name, session_id, automatic=True)
             try:
-                status = self._wait(lifecycle.running(self._places, session_id, self._request))
+                status = self._wait(running.running(self._places, session_id, self._request))
             except BaseException:
                 self._end_again(session_id)
                 raise
@@ -244,6 +251,10 @@ class _Actions:
             _drop_pending_signals()
 
     def _begin(self, chroot: Chroot, name: str, session_id: str, *, automatic: bool) -> None:
+        from sessions import lifecycle
+        from sessions.engine import Settings
+        from sessions.newsession import Wish
+
         request = self._request
         wish = Wish(request.caller, request.user, session_id, automatic, self._options.verbosity)
         with self._stage(session_id, "setup-start"):
@@ -251,6 +262,8 @@ class _Actions:
 
     def _end(self, session_id: str, settings: Settings) -> None:
         """End a session, and what runs inside; one that somebody else has ended meanwhile is ended."""
+        from sessions import lifecycle
+
         force = self._options.force
         with self._stage(session_id, "setup-stop"):
             try:
@@ -269,6 +282,9 @@ class _Actions:
 
     def _end_again(self, session_id: str) -> bool:
         """End a session that we have begun; whether all of it is gone, of which has otherwise been told."""
+        from sessions import lifecycle
+        from sessions.engine import Settings
+
         try:
             with self._stage(session_id, "setup-stop"):
                 lifecycle.end(self._places, session_id, Settings(tell, force=self._options.force), kill_commands=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from sessions import lifecycle, names, relay, sweep, upkeep
+from sessions import lifecycle, names, relay, sweep, upkeep, users
 from sessions.cli.acting import lock_timeout_option, no_wait_option, patience_s, say
 from sessions.cli.printing import json_option, print_json
 from sessions.engine import Settings
@@ -28,7 +28,7 @@ def lock(places: Places, chroot: str, reason: str, lock_timeout: float | None, n
 
     New sessions wait from now on, but not those of source:CHROOT. The lock outlives this command, and restarts.
     """
-    lifecycle.need_root()
+    users.need_root()
     found, _selected = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=False)
     with relay.signals_blocked():
         upkeep.lock(places, found.name, reason, Patience(patience_s(lock_timeout, no_wait), say))
@@ -39,7 +39,7 @@ def lock(places: Places, chroot: str, reason: str, lock_timeout: float | None, n
 @_places
 def unlock(places: Places, chroot: str) -> None:
     """Let new sessions of a chroot be begun again."""
-    lifecycle.need_root()
+    users.need_root()
     asked = names.split(chroot, names.CHROOT)
     try:
         name = lifecycle.find_chroot(lifecycle.load(places), chroot, with_host=False)[0].name
@@ -56,7 +56,7 @@ def gc(places: Places, dry_run: bool, as_json: bool) -> int:
     """Take away what the dead have left behind: sessions, requests, directories, mounts, locks."""
     from sessions.cli.native import FAILED
 
-    lifecycle.need_root()
+    users.need_root()
     with relay.signals_blocked():
         found = list(sweep.Sweep(places, Settings(say), dry_run).all())
     if as_json:

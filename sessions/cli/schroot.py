@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 from sessions.cli import options as cli
@@ -83,13 +84,13 @@ def _act(options: cli.Options, program: str, *, has_output: bool) -> int:
     elif options.action in cli.PRINTING:
         _print(options)
     else:
-        from sessions import lifecycle
+        from sessions import users
 
-        lifecycle.need_root()
+        users.need_root()
         from sessions.cli.actions import perform
 
         places = _places(options)
-        return perform(options, _load(options, places), places, has_output=has_output)
+        return perform(options, _loader(options, places), places, has_output=has_output)
     return 0
 
 
@@ -97,7 +98,7 @@ def _print(options: cli.Options) -> None:
     from sessions.cli.selection import Selection
 
     places = _places(options)
-    selection = Selection(options, _load(options, places), places)
+    selection = Selection(options, _loader(options, places), places)
     if options.action == cli.LIST:
         put("".join(f"{word}\n" for word in selection.words()))
         return
@@ -120,6 +121,11 @@ def _places(options: cli.Options) -> Places:
     if any(changes.values()) and os.geteuid() != 0:
         raise NeedsRoot("--config-dir, --state-dir and --runtime-dir are for root", hint="leave them out")
     return where.changed(where.usual_places(), **changes)
+
+
+def _loader(options: cli.Options, places: Places) -> Callable[[], Configuration]:
+    """What reads the configuration, once, when something of it is wanted: an open session needs none."""
+    return cache(lambda: _load(options, places))
 
 
 def _load(options: cli.Options, places: Places) -> Configuration:

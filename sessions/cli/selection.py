@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from sessions import names
 from sessions.cli import options as cli
 from sessions.cli.telling import tell
-from sessions.config.configuration import Configuration
 from sessions.errors import NeedsRoot, NoSuchNamespace, NotFound, SessionsError
 from sessions.model import Chroot, Places, Plain
 
 if TYPE_CHECKING:
     from sessions.cli.output import Shown
+    from sessions.config.configuration import Configuration
 
 _NOT_DEFINED = "The specified chroots are not defined in ‘{}’"
 
@@ -32,9 +33,9 @@ class Target(NamedTuple):
 class Selection:
     """What the options of one command line select in the configuration and among the sessions there are."""
 
-    def __init__(self, options: cli.Options, configuration: Configuration, places: Places) -> None:
+    def __init__(self, options: cli.Options, load: Callable[[], Configuration], places: Places) -> None:
         self._options = options
-        self._configuration = configuration
+        self._load = load
         self._places = places
         self._file = f"{places.schroot_config_dir}/schroot.conf"
         self._fill_in()
@@ -76,29 +77,29 @@ class Selection:
 
     def _tell_what_is_wrong(self) -> None:
         """What is not found may be in a file, or under a heading, that cannot be read."""
-        for problem in self._configuration.problems:
+        for problem in self._load().problems:
             if problem.is_error and not self._options.is_quiet:
                 tell("W", problem.text)
 
     def _full_names(self, *, with_aliases: bool) -> list[str]:
         """The names of the kinds that are selected."""
-        options, configuration = self._options, self._configuration
+        options = self._options
         found = []
         if options.all_chroots:
-            found += [f"{names.CHROOT}:{name}" for name in configuration.names(names.CHROOT, with_aliases)]
+            found += [f"{names.CHROOT}:{name}" for name in self._load().names(names.CHROOT, with_aliases)]
         if options.all_sessions:
             found += [f"{names.SESSION}:{name}" for name in self._sessions(with_aliases)]
         if options.all_sources:
-            found += [f"{names.SOURCE}:{name}" for name in configuration.names(names.SOURCE, with_aliases)]
+            found += [f"{names.SOURCE}:{name}" for name in self._load().names(names.SOURCE, with_aliases)]
         if not found and options.is_verbose:
             tell("W", _NOT_DEFINED.format(self._file if options.all_chroots else self._places.journal_dir))
         return found
 
     def _sessions(self, with_aliases: bool) -> list[str]:
         """Every session, and, as schroot has it, an alias for every plain chroot."""
-        from sessions import store  # which takes longer to import than all the rest here
+        from sessions import store
 
-        chroots = self._configuration.chroots if with_aliases else {}
+        chroots = self._load().chroots if with_aliases else {}
         plain = {name for name, chroot in chroots.items() if isinstance(chroot.source, Plain)}
         try:
             return sorted(plain | {entry.id for entry in store.entries(self._places)})
@@ -115,11 +116,11 @@ class Selection:
             raise NoSuchNamespace(namespace)
         if names.is_valid(name):
             if namespace != names.SESSION:
-                return Target(word, name, self._configuration.find(namespace, name))
+                return Target(word, name, self._load().find(namespace, name))
             if self._is_session(name):
                 return Target(word, name)
             if self.is_plain(name):
-                return Target(word, name, self._configuration.chroots[name])
+                return Target(word, name, self._load().chroots[name])
         raise NotFound("", (word,))
 
     def _is_session(self, name: str) -> bool:
@@ -132,7 +133,7 @@ class Selection:
 
     def is_plain(self, name: str) -> bool:
         """Whether a plain chroot is called so, which is then taken for a session too."""
-        chroot = self._configuration.chroots.get(name)
+        chroot = self._load().chroots.get(name)
         return chroot is not None and isinstance(chroot.source, Plain)
 
     def shown(self) -> list[Shown]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from sessions import lifecycle
+from sessions import lifecycle, users
 from sessions.cli.acting import say
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
@@ -23,7 +23,7 @@ from sessions.model import Places
 @click.make_pass_decorator(Places)
 def service(places: Places, action: str) -> int:
     """Recover or end sessions at boot and at shutdown, as START_ACTION and STOP_ACTION say."""
-    lifecycle.need_root()
+    users.need_root()
     if action == "start":
         return _for_each(places, _at_boot)
     return _for_each(places, _at_shutdown)

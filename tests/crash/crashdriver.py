@@ -20,7 +20,7 @@ import world as worlds
 from crashkinds import Kind
 from snapshot import Entry, differences
 
-from sessions import enter, lifecycle, store, users
+from sessions import enter, lifecycle, running, store, users
 from sessions.engine import Settings
 from sessions.errors import SessionsError
 from sessions.journal import State
@@ -179,7 +179,7 @@ class Driver:
         request = enter.Request(argv, self.caller, users.find(user), {}, "/")
         with (
             open(os.devnull, "r+b") as null,
-            lifecycle.running(self.places, session_id, request, (null.fileno(),) * 3) as child,
+            running.running(self.places, session_id, request, (null.fileno(),) * 3) as child,
         ):
             yield child
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import World, bind, output, shell, umount
 
-from sessions import lifecycle, users
+from sessions import running, users
 from sessions.api import CommandFailed, OpenSession
 from sessions.enter import Request
 from sessions.errors import CannotEnter, CommandNotExecutable, CommandNotFound, UnknownUser, UsageError
@@ -57,7 +57,7 @@ def enter(session: OpenSession, typed: str = "", **wishes: object) -> tuple[str,
     os.write(feed, typed.encode())
     os.close(feed)
     try:
-        with lifecycle.running(session.places, session.id, Request(**wishes), (given, say, 2)) as child:  # type: ignore[arg-type]
+        with running.running(session.places, session.id, Request(**wishes), (given, say, 2)) as child:  # type: ignore[arg-type]
             os.close(say)
             with open(said, closefd=False) as answer:
                 text = answer.read()

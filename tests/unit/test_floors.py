@@ -33,6 +33,7 @@ FLOORS = (
         "relay",
         "waiters",
         "sourcelock",
+        "running",
         "lifecycle",
         "upkeep",
         "sweep",
