@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from sessions.config.raw import WARNING, Problem
+from sessions.config.read import Signature, signature
 from sessions.model import Places
 
 # Size and checksum of each script as Debian ships it, from bullseye (1.6.10) to 2026 (1.6.13-8). Nobody forges a file
@@ -34,7 +35,23 @@ _LARGEST_BYTES = 1 << 20
 
 
 def is_shipped(name: str, path: str) -> bool:
-    """Whether the file at `path` is schroot's script `name` as some release has it, or as this system's package has."""
+    """Whether the file at `path` is schroot's script `name` as some release has it, or as this system's package has.
+
+    It is read again only when it, or what dpkg knows, has changed since it was read last.
+    """
+    now = signature(path), signature(DPKG_STATUS)
+    known = _JUDGED.get(path)
+    if known is None or known[0] != now:
+        known = now, _is_shipped(name, path)
+        _JUDGED[path] = known
+    return known[1]
+
+
+# What each file was when it was looked at, and what came of it.
+_JUDGED: dict[str, tuple[tuple[Signature, Signature], bool]] = {}
+
+
+def _is_shipped(name: str, path: str) -> bool:
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST_BYTES)
