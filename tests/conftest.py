@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from world import BASE
+
+# Hypothesis draws the same examples each time, and a busy machine is no failure; SESSIONS_RANDOM=1 draws new ones.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    derandomize="SESSIONS_RANDOM" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("tests")
 
 _LINES = pytest.StashKey[list[str]]()
 

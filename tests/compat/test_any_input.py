@@ -1,19 +1,22 @@
 """Whatever the words of a command line or the text of a configuration file are: schroot's answer, or a refusal.
 
-Examples are drawn by hypothesis and run many at a time: always the same ones, or with SESSIONS_EXAMPLES=N new ones,
-N times as many.
+Examples are drawn from seeds and run many at a time: always the same ones, whatever else is imported or installed, or
+with SESSIONS_EXAMPLES=FIRST-LAST those of other seeds.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
 
 import pytest
 from comparing import Call, run_calls
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+
+T = TypeVar("T")
+Draw = Callable[[Random], T]
 
 CONFIGURATION = """\
 [plain]
@@ -38,14 +41,23 @@ TOML = "/etc/chroot-sessions/sessions.toml"
 # What a mistake of ours would say.
 MISTAKE = re.compile("Traceback|unexpected|please report")
 
-examples: Callable[..., Callable[..., None]] = settings(
-    max_examples=int(os.environ.get("SESSIONS_EXAMPLES", "2")),
-    derandomize="SESSIONS_EXAMPLES" not in os.environ,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+FIRST, _, LAST = os.environ.get("SESSIONS_EXAMPLES", "0-1").partition("-")
+SEEDS = range(int(FIRST), int(LAST or FIRST) + 1)
+seeds = pytest.mark.parametrize("seed", SEEDS)
+
+
+def draw_many(seed: int, count: int, draw: Draw[T]) -> list[T]:
+    random = Random(seed)
+    return [draw(random) for _number in range(count)]
+
+
+def up_to(random: Random, most: int, draw: Draw[T]) -> list[T]:
+    return [draw(random) for _number in range(random.randint(0, most))]
+
+
+def text(random: Random, alphabet: Sequence[str], most: int) -> str:
+    return "".join(up_to(random, most, lambda random: random.choice(alphabet)))
+
 
 LONG = """
 list info config location quiet verbose chroot all all-chroots all-sessions all-source-chroots exclude-aliases
@@ -53,32 +65,45 @@ directory shell user preserve-environment option automatic-session begin-session
 end-session session-name force
 """.split()  # noqa: SIM905
 # Without -h, -V and --debug, which say things of their own on purpose; -f and -e are both there, on nothing.
-flags = st.sampled_from(["-" + letter for letter in "liqvapbrefcdsuon"])
-longs = st.sampled_from(LONG).flatmap(lambda name: st.integers(2, len(name)).map(lambda length: f"--{name[:length]}"))
-names = st.one_of(
-    st.sampled_from(
-        ["plain", "pp", "default", "dir", "nosuch", "chroot:plain", "session:plain", "source:dir", "session:x"]
-    ),
-    st.sampled_from(
-        ["", ":", "::", "a:b:c", "session:", ".", "..", "/", "-", "--", "=", "plain ", "PLAIN", "a/b", "ä"]
-    ),
-    st.text("abc.:-_/~ =ä\n", max_size=6),
-)
-values = st.one_of(
-    names, st.sampled_from(["foo.bar=2", "foo.bar", "foo.bar=", "/tmp", "/", "root", "nobody", "/bin/sh"])
-)
-attached = st.builds(lambda option, value: f"{option}={value}", st.one_of(longs, flags), values)
-glued = st.builds(lambda option, value: option + value, flags, values)
-chosen = st.builds(
-    lambda option, value: [option, value], st.sampled_from(["-c", "--chroot", "-n", "-o", "-u", "-d"]), values
-)
-words = st.lists(
-    st.one_of(chosen, *(one.map(lambda word: [word]) for one in (flags, longs, attached, glued, values))), max_size=5
-)
-# "." and "..", taken for a command, is what no-local-command is about.
-command_lines = words.map(lambda found: [word for group in found for word in group]).filter(
-    lambda found: not {".", ".."} & set(found)
-)
+FLAGS = ["-" + letter for letter in "liqvapbrefcdsuon"]
+NAMES = ["plain", "pp", "default", "dir", "nosuch", "chroot:plain", "session:plain", "source:dir", "session:x"]
+ODD_NAMES = ["", ":", "::", "a:b:c", "session:", ".", "..", "/", "-", "--", "=", "plain ", "PLAIN", "a/b", "ä"]
+VALUES = ["foo.bar=2", "foo.bar", "foo.bar=", "/tmp", "/", "root", "nobody", "/bin/sh"]
+
+
+def flag(random: Random) -> str:
+    return random.choice(FLAGS)
+
+
+def long(random: Random) -> str:
+    """An option, or an abbreviation of one or of several."""
+    name = random.choice(LONG)
+    return f"--{name[: random.randint(2, len(name))]}"
+
+
+def value(random: Random) -> str:
+    kinds = (NAMES, NAMES, ODD_NAMES, VALUES, VALUES, None)
+    kind = random.choice(kinds)
+    return random.choice(kind) if kind else text(random, "abc.:-_/~ =ä\n", 6)
+
+
+def words(random: Random) -> list[str]:
+    """An option with what belongs to it, or a word alone."""
+    kinds: tuple[Callable[[], list[str]], ...] = (
+        lambda: [random.choice(["-c", "--chroot", "-n", "-o", "-u", "-d"]), value(random)],
+        lambda: [flag(random)],
+        lambda: [long(random)],
+        lambda: [f"{random.choice((flag, long))(random)}={value(random)}"],
+        lambda: [flag(random) + value(random)],
+        lambda: [value(random)],
+    )
+    return random.choice(kinds)()
+
+
+def command_line(random: Random) -> list[str]:
+    """Without "." and "..": what happens if they are taken for a command is what no-local-command is about."""
+    found = [word for group in up_to(random, 5, words) for word in group]
+    return [word for word in found if word not in (".", "..")]
 
 
 def check_no_mistake(calls: list[Call]) -> None:
@@ -93,10 +118,9 @@ def check_same(calls: list[Call]) -> None:
     assert not different, f"{len(different)} of {len(calls)}\n" + "\n".join(map(str, different[:20]))
 
 
-@examples
-@given(st.lists(command_lines, min_size=80, max_size=80))
-def test_any_command_line(found: list[list[str]]) -> None:
-    calls, _left = run_calls(CONFIGURATION, [(words, {}) for words in found])
+@seeds
+def test_any_command_line(seed: int) -> None:
+    calls, _left = run_calls(CONFIGURATION, [(words, {}) for words in draw_many(seed, 80, command_line)])
     check_same(calls)
 
 
@@ -128,44 +152,45 @@ TEXTS = [
     "/a.tar",
     "b",
 ]
-headings = st.sampled_from(
-    ["[a]", "[b]", "[c.d-e_f]", "[a] # x", "[a", "[]", "[a]]", "[a:b]", "[x y]", " [a]", "[good]"]
-)
-items = st.builds(
-    "{}={}".format, st.sampled_from([*KEYS, "nosuch", "directory ", "", "description[de]"]), st.sampled_from(TEXTS)
-)
-odd = st.one_of(
-    st.sampled_from(["", "", "#", "# x", " ", "foo", "=", "[", "a=b=c"]), st.text("ab[]=#, .-é", max_size=8)
-)
-sections = st.builds(
-    lambda heading, needed, lines: [heading, *needed, *lines],
-    headings,
-    st.sampled_from([["directory=/srv/root"], ["type=directory", "directory=/srv/root"], []]),
-    st.lists(st.one_of(items, items, items, odd), max_size=5),
-)
-texts = st.builds(
-    lambda first, found, end: "\n".join([*first, *(line for section in found for line in section)]) + end,
-    st.lists(odd, max_size=1),
-    st.lists(sections, max_size=3),
-    st.sampled_from(["\n", ""]),
-)
+HEADINGS = ["[a]", "[b]", "[c.d-e_f]", "[a] # x", "[a", "[]", "[a]]", "[a:b]", "[x y]", " [a]", "[good]"]
+NEEDED: list[list[str]] = [["directory=/srv/root"], ["type=directory", "directory=/srv/root"], []]
+ODD_KEYS = ["nosuch", "directory ", "", "description[de]"]
+ODD_LINES = ["", "", "#", "# x", " ", "foo", "=", "[", "a=b=c"]
 
 
-@examples
-@given(st.lists(texts, min_size=80, max_size=80))
-def test_any_file_in_schroots_dialect(found: list[str]) -> None:
+def item(random: Random) -> str:
+    return f"{random.choice([*KEYS, *ODD_KEYS])}={random.choice(TEXTS)}"
+
+
+def odd_line(random: Random) -> str:
+    return random.choice(ODD_LINES) if random.random() < 0.5 else text(random, "ab[]=#, .-é", 8)
+
+
+def section(random: Random) -> list[str]:
+    lines = up_to(random, 5, lambda random: random.choice((item, item, item, odd_line))(random))
+    return [random.choice(HEADINGS), *random.choice(NEEDED), *lines]
+
+
+def file(random: Random) -> str:
+    lines = up_to(random, 1, odd_line) + [line for found in up_to(random, 3, section) for line in found]
+    return "\n".join(lines) + random.choice(["\n", ""])
+
+
+@seeds
+def test_any_file_in_schroots_dialect(seed: int) -> None:
     """What schroot takes, we take for the same; what it refuses is refused, or warned of and left out."""
-    calls, left = run_calls("[good]\ndirectory=/srv/root\n", [(["--config"], {FILE: text}) for text in found])
+    texts = draw_many(seed, 80, file)
+    calls, left = run_calls("[good]\ndirectory=/srv/root\n", [(["--config"], {FILE: text}) for text in texts])
     check_no_mistake(calls)
     taken = [call for call in calls if call.theirs[0] == "0" and call.theirs[1] != call.ours[1]]
     assert not taken, f"{len(taken)} of {len(calls)}\n" + "\n".join(map(str, taken[:20]))
     assert left == []
 
 
-@examples
-@given(st.lists(texts, min_size=60, max_size=60))
-def test_what_schroot_refuses_is_told(found: list[str]) -> None:
-    calls, left = run_calls("[good]\ndirectory=/srv/root\n", [(["-l"], {FILE: text}) for text in found])
+@seeds
+def test_what_schroot_refuses_is_told(seed: int) -> None:
+    texts = draw_many(seed, 60, file)
+    calls, left = run_calls("[good]\ndirectory=/srv/root\n", [(["-l"], {FILE: text}) for text in texts])
     check_no_mistake(calls)
     silent = [call for call in calls if call.theirs[2] and not call.ours[2]]
     assert not silent, f"{len(silent)} of {len(calls)}\n" + "\n".join(map(str, silent[:20]))
@@ -174,32 +199,30 @@ def test_what_schroot_refuses_is_told(found: list[str]) -> None:
 
 
 # Anything at all, of which only our own answer is looked at.
-anything = st.binary(max_size=60).map(lambda data: data.decode("utf-8", "surrogateescape"))
-toml = st.one_of(
-    anything,
-    texts,
-    st.builds(
-        "[chroot.{}]\n{} = {}\n".format,
-        st.sampled_from(["a", '"a b"', "a.b", "plain"]),
-        st.sampled_from([*KEYS, "union", "nosuch"]),
-        st.sampled_from(
-            ["1", "true", "[1]", '"x"', '["a", "b"]', "{}", "1979-05-27", "nan", "[", '"\\u0000"', "'/srv'"]
-        ),
-    ),
-)
+TOML_HEADINGS = ["a", '"a b"', "a.b", "plain"]
+TOML_VALUES = ["1", "true", "[1]", '"x"', '["a", "b"]', "{}", "1979-05-27", "nan", "[", '"\\u0000"', "'/srv'"]
+
+
+def anything(random: Random) -> str:
+    return random.randbytes(random.randint(0, 60)).decode("utf-8", "surrogateescape")
+
+
+def toml(random: Random) -> str:
+    key, heading = random.choice([*KEYS, "union", "nosuch"]), random.choice(TOML_HEADINGS)
+    return f"[chroot.{heading}]\n{key} = {random.choice(TOML_VALUES)}\n"
+
+
+def any_call(random: Random) -> tuple[str, str]:
+    """What a file holds, and what is asked then."""
+    found = random.choice((anything, anything, file, toml))(random)
+    return found, random.choice(["-l", "-i", "--config", "--location"])
 
 
 @pytest.mark.parametrize("path", [FILE, TOML])
-@examples
-@given(
-    found=st.lists(
-        st.tuples(st.one_of(toml, anything), st.sampled_from(["-l", "-i", "--config", "--location"])),
-        min_size=100,
-        max_size=100,
-    )
-)
-def test_any_text_at_all_is_taken_or_refused(path: str, found: list[tuple[str, str]]) -> None:
-    calls, left = run_calls(CONFIGURATION, [([word], {path: text}) for text, word in found])
+@seeds
+def test_any_text_at_all_is_taken_or_refused(path: str, seed: int) -> None:
+    drawn = draw_many(seed, 100, any_call)
+    calls, left = run_calls(CONFIGURATION, [([word], {path: text}) for text, word in drawn])
     check_no_mistake(calls)
     assert all(call.ours[0] == "0" for call in calls)
     assert left == []

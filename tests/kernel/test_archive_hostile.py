@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import snapshot
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tarmaking import (
     BLOCK,
@@ -347,10 +347,9 @@ PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
 KINDS = st.sampled_from([FILE, FILE, DIRECTORY, DIRECTORY, SYMLINK, SYMLINK, SYMLINK, LINK, LINK, FIFO])
 TARGETS = st.one_of(PATHS, PATHS.map("../{}".format), st.sampled_from(["..", "../evil", "/", "/etc", "a/..", "."]))
 MEMBERS = st.lists(st.tuples(PATHS, KINDS, TARGETS, st.sampled_from([GNU, PAX])), min_size=1, max_size=8)
-QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=150)
 @given(members=MEMBERS)
 @example(members=[("a", SYMLINK, "b", GNU), ("a/x", FILE, "", GNU), ("b", SYMLINK, "..", GNU)])
 @example(members=[("a", SYMLINK, ".", GNU), ("a/a/a/x", FILE, "", GNU), ("a/b", LINK, "a/a/x", GNU)])
@@ -396,7 +395,7 @@ def _resolved(found: dict[str, str], name: str) -> str:
     return "/".join(at)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_to_headers_is_refused_or_stays_inside(disk: Path, data: st.DataObject) -> None:
     """Bytes of honest headers are changed, and the checksum is put right; what hides in data must stay hidden."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import environ, keys, keytypes
@@ -26,8 +26,6 @@ SCHROOT = {
 NAMES = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=12)
 VALUES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=12)
 GIVEN = st.dictionaries(NAMES, VALUES, max_size=8)
-
-unhurried = settings(deadline=None, database=None)
 
 
 def session(source: Source | None = None, **changes: Any) -> Session:
@@ -46,7 +44,6 @@ def for_commands(user: Identity, given: dict[str, str], *, preserve: bool, **cha
     return environ.for_commands(session(**changes), JOE, user, given, preserve=preserve, command="true")
 
 
-@unhurried
 @given(GIVEN)
 def test_a_minimal_environment_is_minimal(given: dict[str, str]) -> None:
     found = for_commands(JOE, given, preserve=False)
@@ -58,7 +55,6 @@ def test_a_minimal_environment_is_minimal(given: dict[str, str]) -> None:
     assert for_commands(ROOT, given, preserve=False)["PATH"] == SYSTEM_PATH
 
 
-@unhurried
 @given(GIVEN, st.sampled_from([JOE, ROOT]))
 def test_a_preserved_environment_has_all_but_what_the_filter_finds(given: dict[str, str], user: Identity) -> None:
     found = for_commands(user, given, preserve=True)
@@ -133,7 +129,6 @@ def test_what_depends_on_the_kind_of_chroot() -> None:
     assert environ.for_scripts(session(Host(), union=Union("overlay")), Stage.START)["CHROOT_TYPE"] == "host"
 
 
-@unhurried
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,3}\.[a-z]{1,3}(-[a-z]{1,2})?", fullmatch=True), VALUES, max_size=4))
 def test_custom_keys_are_variables_and_never_others(custom: dict[str, str]) -> None:
     plain = environ.for_scripts(session(), Stage.START)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from configuring import PLAIN, REPOSITORY, A, load_schroot, load_toml, places_in, write
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions.config import load as load_module
@@ -283,7 +283,6 @@ _TOML = st.lists(
 ).map(lambda lines: "\n".join(lines).encode())  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["schroot/schroot.conf", "native/sessions.toml"]),
     st.one_of(st.binary(), st.text().map(str.encode), _INI, _TOML),

@@ -7,7 +7,7 @@ import operator
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import mountoptions
@@ -32,10 +32,7 @@ DATA = st.from_regex(r"[a-wyz]{4,8}x(=[a-z0-9:/]{1,6})?", fullmatch=True).filter
 )
 WORDS = st.lists(st.one_of(st.sampled_from([*FLAGS, *PAIRS, *SILENT, "bind", "rbind", ""]), DATA), max_size=8)
 
-unhurried = settings(deadline=None, database=None)
 
-
-@unhurried
 @given(WORDS)
 def test_every_word_goes_to_one_place(words: list[str]) -> None:
     found = parse(",".join(words))
@@ -52,7 +49,6 @@ def test_every_word_goes_to_one_place(words: list[str]) -> None:
     assert not found.needs_mount_program
 
 
-@unhurried
 @given(st.text(string.printable, max_size=40))
 def test_any_text_can_be_parsed(text: str) -> None:
     found = parse(text)
@@ -61,7 +57,6 @@ def test_any_text_can_be_parsed(text: str) -> None:
     assert found.attributes & ~known == 0
 
 
-@unhurried
 @given(WORDS, WORDS)
 def test_what_comes_later_counts(one: list[str], other: list[str]) -> None:
     """Options that are given twice, once contradicted, are what the second time says."""

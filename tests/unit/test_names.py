@@ -7,7 +7,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sessions import lifecycle, names, store, users
@@ -26,14 +26,11 @@ HOSTILE = (
     "x,1", "a,00000000,1.2.3", "٣", "a٣", "x" * 201, "x" * 300, "x.dpkg-new", "dpkg-old", "a\u2028", "a;b", "$(x)",
 )  # fmt: skip
 
-unhurried = settings(deadline=None, database=None)
-
 
 def is_in_grammar(name: str) -> bool:
     return bool(GRAMMAR.fullmatch(name)) and not name.endswith(LEFTOVERS)
 
 
-@unhurried
 @given(st.one_of(st.text(), LIKELY, VALID))
 @example("a\n")
 @example("x" * 200)
@@ -47,7 +44,6 @@ def test_a_name_is_what_the_grammar_says_and_nothing_else(name: str) -> None:
             names.check(name, "session name")
 
 
-@unhurried
 @given(VALID, st.sampled_from(names.NAMESPACES))
 def test_a_namespace_comes_before_a_colon(name: str, namespace: str) -> None:
     assert names.split(name, names.CHROOT) == (names.CHROOT, name)
@@ -57,7 +53,6 @@ def test_a_namespace_comes_before_a_colon(name: str, namespace: str) -> None:
     assert str(qualified) == f"{namespace}:{name}"
 
 
-@unhurried
 @given(st.one_of(st.text(), LIKELY))
 def test_a_word_gives_a_valid_name_or_an_error(word: str) -> None:
     try:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions.config import profile
@@ -213,7 +213,6 @@ def test_databases_come_once_each_in_order(places: Places) -> None:
 
 
 @pytest.mark.parametrize("kind", READERS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.binary(), st.text(alphabet=" \t\n\r#/\\.0134ab\0é").map(str.encode)))
 def test_any_file_gives_lines_or_an_error_that_names_the_line(places: Places, kind: str, text: bytes) -> None:
     try:

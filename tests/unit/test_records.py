@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import records, steps
@@ -25,14 +25,11 @@ JSON = st.recursive(
     max_leaves=5,
 )
 
-unhurried = settings(deadline=None, database=None)
-
 
 def through_a_journal(value: Any) -> Any:
     return json.loads(json.dumps(records.encode(value), ensure_ascii=True).encode())
 
 
-@unhurried
 @given(SESSIONS)
 def test_a_session_comes_back(session: Session) -> None:
     assert records.decode(Session, through_a_journal(session)) == session
@@ -40,7 +37,6 @@ def test_a_session_comes_back(session: Session) -> None:
 
 @pytest.mark.parametrize("kind", sorted(steps.KINDS))
 def test_a_step_of_every_kind_comes_back(kind: str) -> None:
-    @unhurried
     @given(st.from_type(steps.KINDS[kind]))
     def check(step: Step) -> None:
         record = through_a_journal(step)
@@ -66,7 +62,6 @@ def test_every_kind_of_step_and_source_has_a_name_of_its_own() -> None:
         assert records.decode(Chroot, through_a_journal(chroot)) == chroot
 
 
-@unhurried
 @given(SESSIONS, st.data())
 def test_a_value_of_another_type_is_refused(session: Session, data: st.DataObject) -> None:
     """At any depth; a value that is refused is named."""
@@ -93,7 +88,6 @@ def test_a_value_of_another_type_is_refused(session: Session, data: st.DataObjec
         assert through_a_journal(found) == record or key == "kind"
 
 
-@unhurried
 @given(st.sampled_from([Session, Chroot, Union, Identity, Owner, Places, FstabLine]), JSON)
 def test_anything_else_is_a_value_error(cls: type, data: object) -> None:
     try:
@@ -105,7 +99,6 @@ def test_anything_else_is_a_value_error(cls: type, data: object) -> None:
     assert isinstance(found, cls)
 
 
-@unhurried
 @given(JSON)
 def test_a_step_of_no_kind_is_refused(record: object) -> None:
     with pytest.raises(ValueError, match="unknown kind of step"):
