@@ -141,7 +141,7 @@ def test_a_signal_ends_a_begin_that_hangs_in_a_service(world: World, root: Path)
     while beginner.stdout.readline() != b"70services: hanging\n":
         pass
     beginner.send_signal(signal.SIGTERM)
-    beginner.communicate(timeout=10)
+    beginner.communicate(timeout=60)
     assert beginner.returncode == -signal.SIGTERM
     assert log(root)[-2:] == calls("stop", "beta", "alpha")
     assert mounts() == before
