@@ -116,8 +116,10 @@ def _aim(context: Context, journal: Journal, index: int, note: Note) -> None:
 
 
 def _reason(error: OSError) -> str:
+    """What the kernel says, and of which file; the number of a descriptor of ours tells nobody anything."""
     words = error.strerror or str(error)
-    return f"{words}: {error.filename}" if error.filename else words
+    is_told = error.filename and not os.fsdecode(error.filename).startswith("/proc/self/fd/")
+    return f"{words}: {error.filename}" if is_told else words
 
 
 def down(journal: Journal, settings: Settings) -> list[str]:

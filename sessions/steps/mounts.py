@@ -246,18 +246,28 @@ class FileSystem(MountStep):
 
     def check(self, context: Context) -> Note:
         """The kernel has to have the file system."""
-        if not self._options().needs_mount_program and self.fstype != "auto":
+        if not self._needs_program():
             check_kernel_knows(self.fstype)
         return super().check(context)
 
     def _options(self) -> mountoptions.MountOptions:
         return mountoptions.parse(self.options)
 
+    def _needs_program(self) -> bool:
+        """Whether mount(8) does more for it than to call the kernel."""
+        return (
+            self._options().needs_mount_program
+            or self.fstype == "auto"
+            or self.fstype.partition(".")[0] in _WITH_HELPERS
+            or self.source.startswith(_LOOKED_UP)
+            or (self.source.startswith("/") and os.path.isfile(self.source))
+        )
+
     def _mount(self, target_fd: int, context: Context) -> None:
-        options = self._options()
-        if options.needs_mount_program or self.fstype == "auto" or self.fstype in _WITH_HELPERS:
+        if self._needs_program():
             self._mount_by_program(target_fd, context)
             return
+        options = self._options()
         syscall.mount(self.source, f"/proc/self/fd/{target_fd}", self.fstype, options.flags, options.data)
 
     def _mount_by_program(self, target_fd: int, context: Context) -> None:
@@ -301,7 +311,9 @@ def _clear(staging: str) -> None:
         os.rmdir(staging)
 
 
-# File systems whose mount(8) needs a helper program of its own.
+# Sources that mount(8) looks for among the devices; for the image in a file it takes a loop device.
+_LOOKED_UP = ("LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "ID=")
+# File systems whose mount(8) needs a helper program of its own, also as fuse.sshfs and the like.
 _WITH_HELPERS = frozenset(("nfs", "nfs4", "cifs", "fuse", "ntfs", "ntfs-3g", "davfs", "sshfs"))
 
 

@@ -93,13 +93,14 @@ def test_what_somebody_uses_meanwhile_stays(world: World) -> None:
     assert sorted(str(path.relative_to(world.root)) for path in (world.root / "a").rglob("*")) == ["a/used"]
 
 
-def test_a_file_system_that_mount_has_to_see(world: World) -> None:
+@pytest.mark.parametrize("options", ["loop,ro", "ro"])
+def test_a_file_system_that_mount_has_to_see(world: World, options: str) -> None:
     """A loop device is taken for it, and given back."""
     image = world.base / "image"
     image.write_bytes(b"")
     os.truncate(image, 4 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    world.define("tiny", profile=world.profile(fstab=f"{image} /image ext4 loop,ro\n"))
+    world.define("tiny", profile=world.profile(fstab=f"{image} /image ext4 {options}\n"))
     with world.begin("tiny") as session:
         assert shell(session, "ls /image") == "lost+found\n"
         assert len(busy_loop_devices(world.base)) == 1
