@@ -103,7 +103,8 @@ def for_commands(
 ) -> dict[str, str]:
     """The environment of a command inside: a minimal one, or with `preserve` the caller's (`given`) over it.
 
-    What environment-filter finds and variables without a value are dropped; root's PATH is always the system's.
+    What environment-filter finds, whoever it comes from, and variables without a value are dropped; root's PATH is
+    always the system's.
     """
     minimal = {
         "HOME": user.home,
@@ -118,9 +119,7 @@ def for_commands(
         variables.update(given)
         if user.uid == 0:
             variables["PATH"] = SYSTEM_PATH
-    unwanted = keytypes.compile_regex(session.chroot.environment_filter) if session.chroot.environment_filter else None
-    kept = {name: value for name, value in variables.items() if value and not (unwanted and unwanted.search(name))}
-    kept.update(
+    variables.update(
         SCHROOT_COMMAND=command,
         SCHROOT_USER=caller.name,
         SCHROOT_GROUP=caller.group,
@@ -130,4 +129,6 @@ def for_commands(
         SCHROOT_ALIAS_NAME=session.selected_name,
         SCHROOT_SESSION_ID=session.id,
     )
+    unwanted = keytypes.compile_regex(session.chroot.environment_filter) if session.chroot.environment_filter else None
+    kept = {name: value for name, value in variables.items() if value and not (unwanted and unwanted.search(name))}
     return dict(sorted(kept.items()))

@@ -44,6 +44,8 @@ SCHROOTS = ("session", "unpack", "union/overlay", "union/underlay")
 
 def main() -> None:
     side, asked = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    for number in (signal.SIGINT, signal.SIGQUIT):  # in the background of a script they are ignored
+        signal.signal(number, signal.SIG_DFL)
     make_world(asked, ours=side == "ours")
     log = Log()
     if "calls" in asked:

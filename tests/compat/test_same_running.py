@@ -3,8 +3,13 @@
 from comparing import Batch, Case
 from configurations import USUAL
 
+FILTERING = """
+[filtering]
+directory=/srv/root
+environment-filter=^(FOO|SCHROOT_.*|HOME|SHELL)$
+"""
 BATCH = Batch(
-    USUAL,
+    USUAL + FILTERING,
     r"""
 # How it ends.
 schroot -c plain -- pwd
@@ -37,6 +42,7 @@ schroot -c bad.prefix -c plain -- echo hi
 schroot -c plain -c chatty -- sh -c 'test $SCHROOT_CHROOT_NAME = plain'
 schroot -c plain -c chatty -- sh -c 'test $SCHROOT_CHROOT_NAME = chatty'
 schroot -c plain -c gone -c chatty -- echo hi
+schroot -c plain -- printf '%s|' a '' 'b c' "d'e" 'f"g' 'h\i'
 schroot -c plain -- '' -c 'echo hi'
 schroot -c plain ''
 schroot -c plain -- true ''
@@ -109,6 +115,9 @@ FOO=1 HOME=/h USER=u PATH=/x:/usr/bin:/bin schroot -p -u nobody -c plain -- env 
 PATH=/x:/usr/bin:/bin schroot -p -c plain -- env | grep ^PATH=
 FOO=1 HOME=/h schroot -q -c chatty -- env | grep -v ^_=
 FOO=1 HOME=/h schroot -q -u nobody -c chatty -- env | grep -v ^_=
+FOO=1 schroot -c filtering -- env
+FOO=1 schroot -p -u nobody -c filtering -- env | grep -v ^_=
+echo env | FOO=1 schroot -c filtering -s /bin/sh | grep -v -e ^_= -e ^SHLVL=
 TERM= schroot -c plain -- env
 env -u TERM schroot -c plain -- env
 env -i /usr/bin/schroot -c plain -- env
