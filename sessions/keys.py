@@ -208,12 +208,12 @@ KEYS: tuple[Key, ...] = (
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_MOUNT_OPTIONS",
     ),
     Key(
-        "union-overlay-directory", keytypes.path("Union overlay", is_optional=True), "",
+        "union-overlay-directory", keytypes.path("Union overlay"), "",
         "Where the sessions' own layers are kept, in a directory named after the session.",
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_OVERLAY_DIRECTORY",
     ),
     Key(
-        "union-underlay-directory", keytypes.path("Union underlay", is_optional=True), "",
+        "union-underlay-directory", keytypes.path("Union underlay"), "",
         "Kept for scripts that ask for it; an overlay needs no mount of its source, so nothing is put there.",
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_UNDERLAY_DIRECTORY",
     ),

@@ -59,6 +59,16 @@ conf '[a]\ntype=directory\ndirectory=/srv\nunion-type=overlay\nsource-clone=fals
 conf '[a]\ntype=directory\ndirectory=/srv\nunion-type=overlay\nsource-users=x\nsource-root-groups=y\n'; schroot --config; schroot -i -c a -c source:a
 conf '[a]\ntype=file\nfile=/a.tar\n'; schroot --config; schroot -i; schroot -l
 conf '[a]\ntype=file\nfile=/a.tar\nlocation=/in\naliases=b\n'; schroot --config; schroot -i; schroot -l; schroot --location
+conf '[a]\ntype=file\nfile=/a.tar\nlocation=\n'; schroot --config
+conf '[a]\ndirectory=/srv//./x/../root/\nshell=relative\n'; schroot --config; schroot --location
+conf '[a]\ndirectory=/srv\nprofile=\n'; schroot --config; schroot -i
+conf '[a]\ndirectory=/srv\nfoo=1\nauth.x=1\nsetup.data.dir=1\na.b-c=1\na.b.c=2\n'; schroot --config -c a 2>/dev/null; schroot -i -c a 2>/dev/null
+conf '[a]\ndirectory=/srv\nscript-config=foo/config\n'; schroot --config -c a 2>/dev/null; schroot -i -c a 2>/dev/null
+conf '[a]\ndirectory=/srv\nscript-config=\n'; schroot --config -c a 2>/dev/null
+conf '[a]\nlocation=/srv/root\n'; schroot --config -c a 2>/dev/null; schroot -q -c a -- pwd 2>/dev/null
+conf '[a]\ndirectory=/srv\npreserve-environment=TRUE\nenvironment-filter=\n'; schroot --config -c a 2>/dev/null
+conf '[a]\ndirectory=/srv\nunion-type=overlay\nsource-users=x\n'; schroot --config -c a 2>/dev/null; schroot -l 2>/dev/null
+conf '[a]\ndirectory=/srv/root\naliases=b\n[c]\ndirectory=/srv\naliases=b\n'; schroot -l 2>/dev/null; schroot --location -c b 2>/dev/null
 conf '[a.b_c-d]\ndirectory=/srv\n'; schroot -l
 conf '[0]\ndirectory=/srv\n'; schroot -l
 conf '[a]\ndirectory=/srv\nactive=\n' x.bak; conf '[b]\ndirectory=/srv\n' x.conf; schroot -q -l 2>/dev/null
@@ -99,6 +109,11 @@ foo=bar\n
 [a]\ntype=directory\ndirectory=/srv\nunion-type=foo\n
 [a]\ntype=directory\ndirectory=/srv\nunion-type=overlay\nunion-overlay-directory=o\n
 [a]\ntype=directory\ndirectory=/srv\nunion-type=overlay\nunion-underlay-directory=u\n
+[a]\ntype=directory\ndirectory=/srv\nunion-type=overlay\nunion-overlay-directory=\n
+[a]\ntype=directory\ndirectory=/srv\nunion-type=overlay\nunion-underlay-directory=\n
+[a]\ntype=directory\ndirectory=/srv\nunion-type=\n
+[a]\ndirectory=/srv\nmessage-verbosity=\n
+[a]\ndirectory=\nlocation=/srv\n
 [a]\ndirectory=/srv\nunion-type=overlay\n
 [a]\ndirectory=/srv\nsource-users=x\n
 [a]\ndirectory=/srv\npreserve-environment=TRUE\n
