@@ -83,6 +83,22 @@ schroot -b -c ov -n s; mkdir -p /srv/host/late; mount -t tmpfs late /srv/host/la
 schroot -r -c s -- ls /mnt/slave/late /mnt/private/late /mnt/tree/late
 schroot -e -c s; ls /srv/host/late /srv/host/sub; umount /srv/host/late
 rmdir /srv/root/mnt/* 2>/dev/null; schroot -c dir -- true; schroot -c dir -- true
+
+# One line each: what is mounted, on what, and how.
+echo /srv/host /made/a/b none bind >/etc/schroot/own/fstab; schroot -c ov -- ls /made/a/b
+echo srv/host /mnt none bind >/etc/schroot/own/fstab; schroot -c ov -- ls /mnt
+echo host /mnt none bind >/etc/schroot/own/fstab; cd /srv; schroot -d / -c ov -- ls /mnt              #~ step-messages: messages
+echo LABEL=nosuch /mnt ext4 defaults >/etc/schroot/own/fstab; schroot -c ov -- true 2>&1 | grep -o "can't find LABEL=nosuch"
+echo /srv/host /mnt none bind,x-word=1,nofail,user,size=1 >/etc/schroot/own/fstab; schroot -c ov -- ls /mnt
+echo /srv/host /mnt auto rw,bind,ro 0 0 more >/etc/schroot/own/fstab; schroot -c ov -- touch /mnt/x
+echo /srv/host/file /new-file none bind >/etc/schroot/own/fstab; schroot -c ov -- cat /new-file       #~ mount-points: status output messages log
+ln -s /nowhere /srv/root/dangling; echo /srv/host /dangling none bind >/etc/schroot/own/fstab; schroot -c ov -- ls /nowhere  #~ mount-points: status output messages log
+rm /srv/root/dangling; echo /srv/host /new none bind >/etc/schroot/own/fstab; schroot -c dir -- true; ls -d /srv/root/new 2>/dev/null; rm -rf /srv/root/new  #~ mount-points: output
+echo /srv/host /../mnt none bind >/etc/schroot/own/fstab; schroot -c ov -- true                       #~ mount-points: status messages log
+mkdir /srv/shared; mount -t tmpfs shared /srv/shared; mount --make-shared /srv/shared; mkdir /srv/shared/sub
+mount -t tmpfs sub /srv/shared/sub; echo /srv/shared /mnt none rbind,rslave >/etc/schroot/own/fstab; schroot -c ov -- true; umount /srv/shared/sub
+mount -t tmpfs sub /srv/shared/sub; echo /srv/shared /mnt none rbind,rshared >/etc/schroot/own/fstab; schroot -c ov -- true; umount /srv/shared/sub  #~ shared-mounts: status messages
+umount /srv/shared
 """,
     {
         "/etc/schroot/own/copyfiles": COPYFILES,

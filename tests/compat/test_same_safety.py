@@ -17,6 +17,12 @@ umask 002; schroot -b -c ov -n s1; find /var/lib/schroot/session /var/lib/chroot
 mkdir /run/host; ln -s /run/host/debian_chroot /srv/root/etc/debian_chroot; schroot -c dir -- true; ls /run/host            #~ links-inside: output
 rm -rf /run/host /srv/root/etc/debian_chroot
 
+# What decides what is mounted, and what is run as root, is root's alone.
+chmod 666 /etc/schroot/minimal/fstab; schroot -q -c dir -- true; chmod 644 /etc/schroot/minimal/fstab                 #~ trusted-files: messages log
+chown nobody /etc/schroot/minimal/copyfiles; schroot -q -c dir -- true; chown root /etc/schroot/minimal/copyfiles     #~ trusted-files: messages log
+chmod 757 /etc/schroot/setup.d/16own; schroot -q -c dir -- true; chmod 755 /etc/schroot/setup.d/16own                 #~ trusted-files: messages log
+chown nobody /etc/schroot/setup.d/16own; schroot -q -c dir -- true; chown root /etc/schroot/setup.d/16own             #~ trusted-files: messages log
+
 # The host itself is no chroot to be set up.
 conf '[root]\ntype=directory\ndirectory=/\nprofile=minimal\nsetup.nssdatabases=\nsetup.copyfiles=\n'; schroot -b -c root -n s1 2>/dev/null; echo $?; schroot -q -e -c s1 2>/dev/null; rm -f /etc/debian_chroot  #~ root-directory: output
 

@@ -154,7 +154,42 @@ NAMED_ALOUD = Batch(
     ),
     {"/etc/schroot/setup.d/12fails": '#!/bin/sh\n[ "$1 ${FAIL_AT-}" != "setup-start start" ]\n'},
 )
-BATCHES = (NAMED_ALOUD, ENVIRONMENT, SPOKEN, DEPRECATED)
+# The init system inside is a script: it says what it is asked for, and fails where FAILS says so.
+INIT = """#!/bin/sh
+echo "asked: $*"
+case "$*" in ${FAILS:-none}) exit 3;; esac
+"""
+SERVICES = Batch(
+    """\
+[two]
+type=directory
+directory=/srv/root
+union-type=overlay
+profile=none
+setup.fstab=
+setup.copyfiles=
+setup.nssdatabases=
+setup.services=one,two@a.b:c
+root-modifiable-keys=setup.services
+""",
+    r"""
+schroot -c two -- true
+schroot -b -c two -n s
+schroot -e -c s
+schroot -c two -o setup.services=one -- true
+schroot -c two -o setup.services=,one,,two, -- true
+schroot -c two -o setup.services= -- true
+schroot -c two -o 'setup.services=one two' -- true                                                    #~ services: messages
+schroot -c two -o setup.services=-x -- true                                                           #~ services: status messages log
+sed -i 's/FAILS:-none/FAILS:-*start/' /srv/root/usr/sbin/invoke-rc.d; schroot -c two -- true              #~ services: messages
+sed -i 's/FAILS:-.start/FAILS:-*stop/' /srv/root/usr/sbin/invoke-rc.d; schroot -c two -- true             #~ services: messages
+mv /srv/root/usr/sbin/invoke-rc.d /srv/root/usr/sbin/service; schroot -c two -- true                      #~ services: status messages log
+rm /srv/root/usr/sbin/service; schroot -c two -- true                                                 #~ step-messages: messages
+schroot -l --all-sessions | grep -v s$
+""",
+    {"/srv/root/usr/sbin/invoke-rc.d": INIT},
+)
+BATCHES = (SERVICES, NAMED_ALOUD, ENVIRONMENT, SPOKEN, DEPRECATED)
 
 
 @ENVIRONMENT.each
@@ -169,6 +204,11 @@ def test_what_is_heard_of_them(case: Case) -> None:
 
 @NAMED_ALOUD.each
 def test_each_is_named_to_those_who_ask(case: Case) -> None:
+    case.check()
+
+
+@SERVICES.each
+def test_services(case: Case) -> None:
     case.check()
 
 

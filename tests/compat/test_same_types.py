@@ -102,6 +102,11 @@ conf '[a]\ntype=custom\ncustom-source-cloneable=true\n'; schroot --config -c a |
 conf '[a]\ndirectory=/srv\nsetup.fstab=../x\n'; schroot -q -l -c a                                    #~ setup-files: status output messages
 conf '[a]\ndirectory=/srv\nprofile=../x\n'; schroot -q -l -c a                                        #~ setup-files: status output messages
 conf '[a]\ndirectory=/srv\ndescription=\377\n'; schroot -q -l -c a                                    #~ not-utf: status output messages
+conf '[a]\ndirectory=/srv\ndescription=a\000b\n'; schroot -q -l -c a                                  #~ not-utf: status output messages
+n=$(printf %0200d 7); conf "[$n]\ndirectory=/srv/root\n"; schroot -c $n -- pwd
+n=$(printf %0201d 7); conf "[$n]\ndirectory=/srv/root\n"; schroot -c $n -- pwd 2>/dev/null             #~ lengths: status output log
+schroot -q -b -c own -n $(printf %0201d 7) 2>/dev/null; echo $?; schroot -q -e --all-sessions 2>/dev/null  #~ lengths: output
+conf '[a]\ndirectory=/srv\n# %01100000d\n'; schroot -q -l -c a                                       #~ lengths: status output messages
 conf '[a]\ndirectory=/srv\naliases=b\n[b]\ndirectory=/b\n'; schroot --location -c b                   #~ first-definition: status output messages
 conf '[a]\ndirectory=/a\n' x; conf '[a]\ndirectory=/b\n' y; schroot --location -c a; rm /etc/schroot/chroot.d/*  #~ first-definition: output messages
 conf '[a]\ndirectory=/srv\naliases=a,b,b\n'; schroot --config -c a 2>/dev/null | grep ^aliases        #~ taken-aliases: output
