@@ -27,6 +27,8 @@ T = TypeVar("T")
 # All who are in the way have to go, so that it is enough to be told of some.
 _MOST_WATCHED = 16
 _MOST_NAMED = 3
+# poll(2) takes no more than 24 days at once.
+_LONGEST_POLL_MS = 86_400_000.0
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,9 @@ def _wait(
             if (words := _names(found)) != told:
                 told = words
                 patience.say("I", f"waiting for chroot {claim.chroot}: {words}")
-            if not watch.wait([blocker.owner_mark for blocker in found if blocker.owner_mark], realm, deadline_s):
+            # The end of who is known to be dead is no news: what it has left, others have to take away.
+            marks = [blocker.owner_mark for blocker in found if blocker.owner_mark and blocker.path not in hopeless]
+            if not watch.wait(marks, realm, deadline_s):
                 raise SourceBusy(
                     f"chroot {claim.chroot} is in use: {words}",
                     hint="try again later, or wait longer with --lock-timeout",
@@ -297,10 +301,10 @@ class _Watch:
                 poll.register(pidfd, select.POLLIN)
             while True:
                 left_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
-                ready = {fd for fd, _event in poll.poll(left_ms)}
+                ready = {fd for fd, _event in poll.poll(None if left_ms is None else min(left_ms, _LONGEST_POLL_MS))}
                 self._stop_if_asked()
                 if not ready:
-                    return False
+                    return left_ms is not None and left_ms > _LONGEST_POLL_MS
                 if ready - {self._inotify, self._signals} or (self._inotify in ready and self._is_relevant()):
                     return True
 

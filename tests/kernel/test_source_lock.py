@@ -425,3 +425,30 @@ def test_a_waiting_directory_that_is_full(world: World, tmp_path: Path) -> None:
             world.begin("source:tiny")
     finally:
         umount(world.places.waiting_dir)
+
+
+@pytest.mark.parametrize("lock_timeout_s", [0.0, 0.05, 1e12])
+def test_a_session_of_a_dead_owner_that_is_stuck_is_waited_for_like_any_other(
+    world: World, asker: Callable[..., Fork], lock_timeout_s: float
+) -> None:
+    """The end of its owner is no news that could end the wait: only the time limit, a signal, or its own end are."""
+    script = world.script("60stuck", "#!/bin/sh\n[ $1 != setup-stop ]\n")
+    dead = asker("tiny", name="dead")
+    assert dead.ask() == "in"
+    kill(dead)
+
+    def ask(it: Fork) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(20)  # which nothing blocks, should it be waited for for ever
+        world.begin(
+            "source:tiny", lock_timeout_s=lock_timeout_s, say=lambda letter, line: letter == "I" and it.tell(line)
+        )
+
+    asked = fork(ask)
+    assert asked.ask().startswith("waiting for chroot tiny: session dead")
+    if lock_timeout_s > 1:
+        os.kill(asked.pid, signal.SIGTERM)
+    assert asked.wait() == (-signal.SIGTERM if lock_timeout_s > 1 else 1)
+    assert waiting(world) == []
+    script.unlink()
+    lifecycle.end(world.places, "dead", Settings(), kill_commands=True)
