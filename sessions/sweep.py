@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from sessions import lifecycle, owners, store, waiters
+from sessions import lifecycle, names, owners, store, waiters
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal, State
@@ -25,6 +25,8 @@ from sessions.steps.unmounting import holders, try_unmount
 
 # Beside a session's mount point: its layer in memory, and where mount(8) mounts for it.
 _BESIDE = re.compile(r"\.(.*)\.(?:layer|staging)")
+# A directory that has no other name yet, or none any more, is called by its session's stamp.
+_STAMP = re.compile(r"\.[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,10 @@ class Sweep:
         ids, stamps = self._known()
         for path in found:
             name = os.path.basename(path)
-            if name.startswith(".") and name[1:] not in stamps:
+            # What has no name that we give, as the lost+found of a file system of its own, is not ours.
+            if _STAMP.fullmatch(name) and name[1:] not in stamps:
                 yield self._take_away("directory", path, "no session is made of it", partial(_remove, path), "removed")
-            elif not name.startswith(".") and name not in ids:
+            elif names.is_valid(name) and name not in ids:
                 yield self._take_away("directory", path, "it has no session", partial(self._remove_of, path), "removed")
 
     def _known(self) -> tuple[set[str], set[str]]:
@@ -153,7 +156,7 @@ class Sweep:
         ids, _stamps = self._known()
         for name in found:
             session_id = _BESIDE.sub(r"\1", name)
-            if session_id not in ids:
+            if names.is_valid(session_id) and session_id not in ids:
                 path = f"{self.places.mount_dir}/{name}"
                 act = partial(self._unmount, session_id, path)
                 yield self._take_away("mount", path, "it has no session", act, "removed")
@@ -165,7 +168,10 @@ class Sweep:
         with session_lock(self.places.lock_dir, session_id, signals_wait=True):
             if store.exists(self.places, session_id):
                 return "it has a session now"
-            real = os.path.realpath(path)
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                return "it is not a directory, as we would have made"
+            # The links on the way to it, as /var/run is one, but none in its place.
+            real = f"{os.path.realpath(self.places.mount_dir)}/{os.path.basename(path)}"
             for mount in mountinfo.below(mountinfo.read(), real):
                 if not try_unmount(mount.target):
                     return f"{mount.target} is busy: {holders(real)}"
@@ -211,7 +217,7 @@ def _remove(path: str) -> str:
 def _listed(path: str) -> list[str]:
     try:
         return sorted(os.listdir(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -201,6 +201,25 @@ def test_mounts_without_a_session(world: World, gc: Callable[..., list[Finding]]
     assert (found.kind, found.name, found.outcome) == ("mount", str(place), "removed")
 
 
+def test_what_we_would_not_have_made_is_left_alone(world: World, gc: Callable[..., list[Finding]]) -> None:
+    """A file system of its own brings a lost+found with it; and a link must lead nobody to unmount what is elsewhere."""
+    world.define("nonsense", union_overlay_storage="disk", union_overlay_directory="/proc/version")
+    lost = Path(world.places.overlay_dir, "lost+found")
+    lost.mkdir(parents=True)
+    elsewhere = world.base / "elsewhere"
+    elsewhere.mkdir()
+    mount("not ours", elsewhere, "tmpfs")
+    link = Path(world.places.mount_dir, "link")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    assert words(gc()) == [("mount", "link", True)]
+    assert os.path.ismount(elsewhere)
+    assert lost.is_dir()
+    lost.rmdir()
+    link.unlink()
+    umount(elsewhere)
+
+
 def test_requests_and_locks_of_the_dead(world: World, gc: Callable[..., list[Finding]]) -> None:
     world.define("tiny")
 
