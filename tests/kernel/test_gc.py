@@ -202,7 +202,7 @@ def test_mounts_without_a_session(world: World, gc: Callable[..., list[Finding]]
 
 
 def test_what_we_would_not_have_made_is_left_alone(world: World, gc: Callable[..., list[Finding]]) -> None:
-    """A file system of its own brings a lost+found with it; and a link must lead nobody to unmount what is elsewhere."""
+    """As the lost+found that a file system of its own brings with it, or a link to mounts that are not ours."""
     world.define("nonsense", union_overlay_storage="disk", union_overlay_directory="/proc/version")
     lost = Path(world.places.overlay_dir, "lost+found")
     lost.mkdir(parents=True)
