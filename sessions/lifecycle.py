@@ -98,13 +98,18 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
 
 
 def _sweep(places: Places) -> None:
-    """End a few sessions whose owners are gone, if a look at a few names shows any: `sessions gc` looks at all."""
+    """End a few sessions whose owners are gone, if a look at a few names shows any: `sessions gc` looks at all.
+
+    Not one that somebody is ending already: it is no business of ours to wait for its scripts.
+    """
     automatic = [entry for entry in store.entries(places) if entry.owner_mark]
     if not automatic:
         return
     realm, first, ended = owners.realm(), time.time_ns() % len(automatic), 0
     for entry in (automatic[first:] + automatic[:first])[:_MOST_LOOKED_AT]:
-        if ended < _MOST_SWEPT and owners.may_be_gone(entry.owner_mark, realm):
+        if ended == _MOST_SWEPT:
+            return
+        if owners.may_be_gone(entry.owner_mark, realm) and not is_locked(places.lock_dir, entry.id):
             ended += collect(places, entry, Settings())
 
 

@@ -120,6 +120,20 @@ def test_a_begin_sweeps_what_it_comes_across(world: World) -> None:
             assert len({entry.id for entry in store.entries(world.places)} - {"live"}) == left
 
 
+def test_a_begin_does_not_wait_for_who_ends_another_session(world: World) -> None:
+    world.define("tiny")
+    begin_and_die(world, name="dead")
+
+    def work(_it: Fork) -> None:
+        signal.alarm(20)  # should it wait after all
+        world.begin("tiny", name="other").end()
+
+    with session_lock(world.places.lock_dir, "dead"):
+        assert fork(work).wait() == 0
+    world.begin("tiny").end()
+    assert store.entries(world.places) == []
+
+
 def test_what_was_left_half_way_is_ended(world: World, gc: Callable[..., list[Finding]]) -> None:
     """A script kept the first end from being whole; when it does no more, nothing is left."""
     world.define("tiny")
