@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,15 +53,14 @@ class BindInterpreter(AnyMount):
         """How the programs inside begin."""
         with files.directory(self.root) as root_fd:
             for program in _PROGRAMS:
-                try:
-                    fd = files.open_in_root(root_fd, program, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-                except OSError:
-                    continue
-                try:
-                    if stat.S_ISREG(os.fstat(fd).st_mode):
-                        return os.read(fd, binfmt.HEAD_BYTES)
-                finally:
-                    os.close(fd)
+                with suppress(OSError):
+                    fd = files.open_in_root(root_fd, program, os.O_PATH)
+                    try:
+                        # To open a device may have effects, and nobody knows what a link inside leads to.
+                        if stat.S_ISREG(os.fstat(fd).st_mode):
+                            return _start(fd)
+                    finally:
+                        os.close(fd)
         return b""
 
     def _place(self, context: Context) -> str:
@@ -93,3 +93,9 @@ class BindInterpreter(AnyMount):
     def describe(self) -> str:
         """One line."""
         return "bind the interpreter of its programs read-only inside, if they are of another machine"
+
+
+def _start(path_fd: int) -> bytes:
+    """How the file begins whose place is open (O_PATH)."""
+    with open(f"/proc/self/fd/{path_fd}", "rb") as file:
+        return file.read(binfmt.HEAD_BYTES)

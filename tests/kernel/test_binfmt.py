@@ -13,11 +13,12 @@ from helpers import BUSYBOX, World, mount, mounts, output, snapshot, umount
 
 from sessions import lifecycle
 from sessions.engine import Settings
-from sessions.linux import binfmt
+from sessions.linux import binfmt, syscall
 
 # A machine that there is not, but for this process: nobody else's programs are taken for it.
 MACHINE = 0xF000 | os.getpid() & 0xFFF
 Register = Callable[..., None]
+IN_OPEN = 0x20
 
 
 def program(machine: int) -> bytes:
@@ -176,6 +177,23 @@ def test_no_link_inside_leads_out(world: World, emulator: Path, foreign: Path, r
     assert victim.read_text() == "untouched\n"
     assert inside.is_symlink()
     assert not os.path.lexists(f"{foreign}{victim}")
+
+
+def test_what_is_no_file_is_not_opened(world: World, emulator: Path, foreign: Path, register: Register) -> None:
+    """A link in a program's place may lead to a device that does something when it is opened, such as a watchdog."""
+    register(emulator)
+    (foreign / "bin/sh").unlink()
+    os.mkfifo(foreign / "bin/sh")
+    world.define("original", union_type="none")
+    events = syscall.inotify()
+    try:
+        syscall.inotify_add_watch(events, str(foreign / "bin/sh"), IN_OPEN)
+        with world.begin("original"):
+            pass
+        with pytest.raises(BlockingIOError):
+            os.read(events, 4096)
+    finally:
+        os.close(events)
 
 
 def test_what_the_kernel_says_is_read_as_it_is_meant() -> None:
