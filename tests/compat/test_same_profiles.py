@@ -73,7 +73,16 @@ schroot -c ov -- sh -c 'wc -l </etc/passwd; grep -c ^ssh /etc/services; cat /etc
 schroot -c dir -- sh -c "stat -c '%n %u:%g %a' /etc/passwd"
 ln /etc/hostname /srv/root/etc/hostname 2>/dev/null; rm -f /srv/root/etc/hostname
 echo nosuch >/etc/schroot/own/nssdatabases; schroot -c ov -- true                #~ step-messages: messages
-: >/etc/schroot/own/nssdatabases
+printf 'shadow\\ngshadow\\n' >/etc/schroot/own/nssdatabases
+schroot -c ov -- sh -c "stat -c '%n %u:%g %a' /etc/shadow; wc -l </etc/shadow"                 #~ databases: output
+touch /srv/root/etc/shadow; chown daemon:adm /srv/root/etc/shadow; chmod 604 /srv/root/etc/shadow
+schroot -c ov -- sh -c "stat -c '%n %u:%g %a' /etc/shadow; wc -l </etc/shadow"; rm /srv/root/etc/shadow  #~ databases: output
+printf passwd >/etc/schroot/own/nssdatabases; schroot -c ov -- grep -c daemon /etc/passwd
+printf '/etc/hostname /etc/h' >/etc/schroot/own/copyfiles; schroot -c ov -- ls /etc/h         #~ copied-files: status output messages
+printf '/etc/hostname /etc/h x\\n /etc/hostname /a/b\\n' >/etc/schroot/own/copyfiles; schroot -c ov -- ls '/etc/h x' /a  #~ copied-files: status output messages log
+printf '/proc/version /etc/n\\n' >/etc/schroot/own/copyfiles; schroot -c ov -- grep -c Linux /etc/n
+printf '/etc/host* /etc/n\\n' >/etc/schroot/own/copyfiles; schroot -c ov -- true              #~ step-messages: messages
+: >/etc/schroot/own/copyfiles; : >/etc/schroot/own/nssdatabases
 
 cp /etc/schroot/own/mounts /etc/schroot/own/fstab; mkdir '/srv/host/with blank' '/srv/host/with blank/x'; echo x >/srv/host/file
 touch /srv/root/etc/bound; mkdir -p /srv/host/sub; mount -t tmpfs sub /srv/host/sub; touch /srv/host/sub/y
