@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sessions import owners, store, waiters
-from sessions.errors import Interrupted, JournalError, SourceBusy
+from sessions.errors import Interrupted, JournalError, SessionsError, SourceBusy
 from sessions.journal import checksum, open_existing
 from sessions.linux import proc, signals, syscall
 from sessions.model import Places
@@ -264,25 +264,32 @@ class _Watch:
     def __init__(self, places: Places, claim: Claim) -> None:
         self._places = places
         self._claim = claim
-        self._prefixes: dict[int, Callable[[str], bool]] = {}
+        self._watched: dict[int, tuple[str, Callable[[str], bool]]] = {}
 
     def __enter__(self) -> _Watch:
-        self._inotify = syscall.inotify()
-        self._signals = syscall.signalfd(signals.STOPPING)
         chroot = self._claim.chroot
         sums = [checksum(chroot), checksum(f"source:{chroot}")]
-        self._add(self._places.waiting_dir, lambda name: name.startswith(f"{chroot},"))
-        self._add(self._places.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
-        self._add(self._places.maintenance_dir, lambda name: name == chroot)
+        with ExitStack() as stack:
+            try:
+                self._inotify = syscall.inotify()
+                stack.callback(os.close, self._inotify)
+                self._signals = syscall.signalfd(signals.STOPPING)
+                stack.callback(os.close, self._signals)
+                self._add(self._places.waiting_dir, lambda name: name.startswith(f"{chroot},"))
+                self._add(self._places.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
+                self._add(self._places.maintenance_dir, lambda name: name == chroot)
+            except OSError as error:
+                hint = "if many wait, raise the limits of inotify(7): sysctl fs.inotify"
+                raise SessionsError(f"cannot wait for chroot {chroot}: {error.strerror}", hint=hint) from error
+            self._held = stack.pop_all()
         return self
 
     def _add(self, directory: str, is_relevant: Callable[[str], bool]) -> None:
         mask = syscall.IN_DELETE | syscall.IN_MOVED_FROM
-        self._prefixes[syscall.inotify_add_watch(self._inotify, directory, mask)] = is_relevant
+        self._watched[syscall.inotify_add_watch(self._inotify, directory, mask)] = directory, is_relevant
 
     def __exit__(self, *_exception: object) -> None:
-        os.close(self._inotify)
-        os.close(self._signals)
+        self._held.close()
 
     def wait(self, marks: Sequence[str], realm: str, deadline_s: float | None) -> bool:
         """Return when somebody who may have been in the way is gone; False if the time is over. Raises Interrupted.
@@ -324,8 +331,14 @@ class _Watch:
                 return is_relevant
             while data:
                 number = int.from_bytes(data[:4], "little", signed=True)
+                mask = int.from_bytes(data[4:8], "little")
                 size_bytes = int.from_bytes(data[12:16], "little")
                 name = os.fsdecode(data[16 : 16 + size_bytes].rstrip(b"\0"))
                 # An event without a watch says that some were lost.
-                is_relevant = is_relevant or number not in self._prefixes or self._prefixes[number](name)
+                directory, is_of_ours = self._watched.get(number, ("", lambda _name: True))
+                if mask & syscall.IN_IGNORED:
+                    raise SessionsError(
+                        f"{directory} was removed while waiting for chroot {self._claim.chroot}", hint="try again"
+                    )
+                is_relevant = is_relevant or is_of_ours(name)
                 data = data[16 + size_bytes :]

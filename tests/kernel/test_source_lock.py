@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -452,3 +453,27 @@ def test_a_session_of_a_dead_owner_that_is_stuck_is_waited_for_like_any_other(
     assert waiting(world) == []
     script.unlink()
     lifecycle.end(world.places, "dead", Settings(), kill_commands=True)
+
+
+@pytest.mark.parametrize("which", ["waiting_dir", "maintenance_dir"])
+def test_nobody_waits_for_what_can_be_heard_of_no_more(
+    world: World, asker: Callable[..., Fork], holder: Callable[..., Fork], which: str
+) -> None:
+    """As when somebody empties /run: no event would ever come out of the directory that takes its place."""
+    held = holder("tiny")
+
+    def ask(it: Fork) -> None:
+        signal.alarm(20)  # should it wait for ever
+        world.begin("source:tiny", say=lambda _letter, line: it.tell(line))
+
+    asked = fork(ask)
+    assert asked.ask().startswith("waiting")
+    directory = getattr(world.places, which)
+    shutil.rmtree(directory)
+    while (line := asked.ask()).startswith("waiting"):
+        pass
+    assert line == f"SessionsError: {directory} was removed while waiting for chroot tiny; try again"
+    assert asked.wait() == 1
+    leave(held)
+    with world.begin("source:tiny"):
+        pass
