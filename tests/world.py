@@ -321,7 +321,8 @@ def make_chroot(directory: Path) -> None:
 def make_foreign(base: Path) -> None:
     """A chroot of a machine that there is not, but for this world, and its interpreter, registered with the kernel.
 
-    The registration goes with this mount namespace.
+    The registration goes with this mount namespace, unless the host has that file system mounted: then it stays, and
+    the next of its name takes its place.
     """
     machine = 0xE000 | zlib.crc32(str(base).encode()) & 0xFFF
     head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, machine, 1)
@@ -335,10 +336,14 @@ def make_foreign(base: Path) -> None:
     for profile in ("fstab", "copyfiles", "nssdatabases"):
         (base / "etc/none").mkdir(exist_ok=True)
         (base / "etc/none" / profile).touch()
-    subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", binfmt.DIRECTORY], check=True)
+    if not Path(binfmt.DIRECTORY, "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", binfmt.DIRECTORY], check=True)
     mask = b"\xff" * 7 + bytes(9) + b"\xff" * 4
     fields = ["M", "", *("".join(f"\\x{byte:02x}" for byte in data) for data in (head[:20], mask)), str(emulator), ""]
-    Path(binfmt.DIRECTORY, "register").write_text(":".join(["", f"sessions-{machine:04x}", *fields]))
+    name = f"sessions-{machine:04x}"
+    if Path(binfmt.DIRECTORY, name).exists():
+        Path(binfmt.DIRECTORY, name).write_text("-1")
+    Path(binfmt.DIRECTORY, "register").write_text(":".join(["", name, *fields]))
 
 
 def reap() -> None:
