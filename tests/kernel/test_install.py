@@ -25,6 +25,8 @@ union-overlay-directory=/run/layers
 profile=minimal
 setup.nssdatabases=
 """
+# What a make that runs the tests tells those that it starts.
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 Tell = Callable[[str], None]
 
 
@@ -37,7 +39,8 @@ class Machine:
     def run(self, *argv: str, status: int = 0, env: Mapping[str, str] | None = None) -> str:
         """Output and messages of a command that ends with this status."""
         call = ["chroot", str(self.root), *argv]
-        usual = {**os.environ, "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+        caller = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+        usual = {**caller, "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
         result = subprocess.run(
             call, env={**usual, **(env or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, cwd="/",
@@ -75,11 +78,23 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     for name in ("run", "tmp", "mnt", "var/lib/chroot-sessions", "var/lib/schroot"):
         (made.root / name).mkdir(exist_ok=True)
         mount("none", made.root / name, "tmpfs", data="mode=755")
+    if not made.path(f"{REPOSITORY}/Makefile").exists():
+        with_checkout(made, tmp_path / "layer")
     try:
         yield made
     finally:
         umount(made.root, MNT_DETACH)
         umount(tmp_path / "layer")
+
+
+def with_checkout(machine: Machine, layer: Path) -> None:
+    """Show the checkout too where it lies on another file system, or in /tmp; its changes are thrown away as well."""
+    target = machine.path(str(REPOSITORY))
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("checkout", "checkout-work"):
+        (layer / name).mkdir()
+    data = f"lowerdir={REPOSITORY},upperdir={layer}/checkout,workdir={layer}/checkout-work"
+    mount("none", target, "overlay", data=data)
 
 
 @pytest.fixture
