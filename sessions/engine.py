@@ -28,6 +28,8 @@ class Settings:
     say: Callable[[str, str], None] = lambda letter, line: None
     force: bool = False
     script_timeout_s: float | None = None
+    lock_timeout_s: float | None = None
+    """How long to wait for somebody else who acts on the session; None is for ever."""
     seen: Callable[[Session], Session] = lambda session: session
 
 
@@ -139,6 +141,22 @@ def down(journal: Journal, settings: Settings) -> list[str]:
     if not stuck:
         journal.remove()
     return stuck
+
+
+def rest(journal: Journal, settings: Settings) -> list[str]:
+    """Undo in reverse what a restart of the machine would take away, so that nothing keeps it from that.
+
+    :func:`recover` brings it back. Returns what is stuck, a line each.
+    """
+    context = _context(journal, Stage.STOP, settings, succeeded=True)
+    _try_to_mark(journal.rest)
+    with context.held:
+        reasons = [
+            _undo(journal, index, step, context)
+            for index, step in _walk(journal, context)
+            if not (step.survives_reboot or step.is_left_at_rest) and _has_to_be_undone(journal, index, step)
+        ]
+    return [reason for reason in reasons if reason]
 
 
 def _has_to_be_undone(journal: Journal, index: int, step: Step) -> bool:

@@ -52,7 +52,7 @@ class State(StrEnum):
     STOPPING = "stopping"
     BROKEN = "broken"
     DOWN = "down"
-    """Up before the machine was restarted: recover or end it."""
+    """Up before the machine was restarted, or laid to rest for that: recover or end it."""
 
 
 @dataclass
@@ -160,6 +160,10 @@ class Journal:
         """Mark the session as going down."""
         self._append({"mark": "down"})
 
+    def rest(self) -> None:
+        """Mark the session as laid to rest: from now on it is as after a restart of the machine."""
+        self._append({"mark": "rest"})
+
     def recover(self, boot_id: str, mount_namespace: int) -> None:
         """Mark the beginning of a recovery, in the boot and the mount namespace that it happens in."""
         self._append({"mark": "recover", "boot_id": boot_id, "mount_namespace": mount_namespace})
@@ -205,6 +209,8 @@ class Journal:
             self.is_up = self.was_up = True
         elif kind == "down":
             self.is_going_down = True
+        elif kind == "rest":
+            self.is_up, self.boot_id = False, ""
         elif kind == "recover":
             self.boot_id, self.mount_namespace = str(mark["boot_id"]), int(mark["mount_namespace"])
             self.is_up = False

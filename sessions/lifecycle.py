@@ -210,7 +210,7 @@ def end(
     """
     users.need_root()
     store.find(places, session_id)
-    with session_lock(places.lock_dir, session_id, signals_wait=True):
+    with session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s):
         try:
             journal = store.open_session(places, session_id, for_marks=True)
         except NotFound:
@@ -247,7 +247,7 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
     users.need_root()
     store.find(places, session_id)
     with (
-        session_lock(places.lock_dir, session_id, signals_wait=True),
+        session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
         store.open_session(places, session_id, for_marks=True) as journal,
     ):
         _recover(journal, settings)
@@ -273,16 +273,38 @@ def _recover(journal: Journal, settings: Settings) -> None:
         ) from error
 
 
+def rest(places: Places, session_id: str, settings: Settings) -> None:
+    """Lay a session to rest before the machine is restarted: nothing of it is mounted or runs, and it can be recovered.
+
+    One that could not be recovered, or is broken, is ended, and `settings.say` told why. Raises Stuck if something
+    could not be undone; the rest is.
+    """
+    users.need_root()
+    store.find(places, session_id)
+    with (
+        session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
+        store.open_session(places, session_id, for_marks=True) as journal,
+    ):
+        check_namespace(journal)
+        state = state_under_lock(journal)
+        reason = why_not_recoverable(journal, "") or ("it was left half way" if state is State.BROKEN else "")
+        if reason:
+            settings.say("I", f"session {session_id} is ended: {reason}")
+            _down(journal, settings)
+        else:
+            # Also one that is down already: whoever laid it to rest may have died before it was done.
+            _raise_stuck(session_id, "laid to rest", engine.rest(journal, settings))
+
+
+def _raise_stuck(session_id: str, what: str, stuck: list[str]) -> None:
+    if stuck:
+        text = f"session {session_id} could not be {what} wholly: {'; '.join(stuck)}"
+        raise Stuck(text, stuck, hint=f"mend that, then again: sessions end {session_id}")
+
+
 def _down(journal: Journal, settings: Settings) -> None:
     """Take a session down; raises Stuck if something could not be undone."""
-    stuck = engine.down(journal, settings)
-    if stuck:
-        session_id = journal.session.id
-        raise Stuck(
-            f"session {session_id} could not be ended wholly: {'; '.join(stuck)}",
-            stuck,
-            hint=f"mend that, then again: sessions end {session_id}",
-        )
+    _raise_stuck(journal.session.id, "ended", engine.down(journal, settings))
 
 
 def why_not_recoverable(journal: Journal, boot_id: str) -> str:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from sessions.errors import SessionsError
 from sessions.linux import files, signals, trace
 
+_PAUSE_S = 0.02
+
 
 @contextmanager
-def session_lock(lock_dir: str, session_id: str, *, signals_wait: bool = False) -> Iterator[None]:
-    """Hold the session's lock; wait for whoever has it.
+def session_lock(
+    lock_dir: str, session_id: str, *, signals_wait: bool = False, timeout_s: float | None = None
+) -> Iterator[None]:
+    """Hold the session's lock; wait for whoever has it, but no longer than `timeout_s`.
 
     With `signals_wait`, signals that ask us to stop take their course only after the block, when the lock is gone.
     The file is removed while it is held; whoever then gets a lock on a file that has no name any more starts again.
-    Raises SessionsError if the lock cannot be made.
+    Raises SessionsError if the lock cannot be made, or is not to be had in time.
     """
     path = os.path.join(lock_dir, session_id)
-    fd = _take(lock_dir, path)
+    fd = _take(lock_dir, path, timeout_s)
     with signals.held_back() if signals_wait else nullcontext():
         try:
             yield
@@ -35,11 +40,12 @@ def session_lock(lock_dir: str, session_id: str, *, signals_wait: bool = False) 
                 os.close(fd)
 
 
-def _take(lock_dir: str, path: str) -> int:
+def _take(lock_dir: str, path: str, timeout_s: float | None) -> int:
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         fd = _open(lock_dir, path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd, path, deadline_s)
             if os.fstat(fd).st_nlink > 0:
                 trace.point("locked session")
                 return fd
@@ -47,6 +53,23 @@ def _take(lock_dir: str, path: str) -> int:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _lock(fd: int, path: str, deadline_s: float | None) -> None:
+    if deadline_s is None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                session_id = os.path.basename(path)
+                raise SessionsError(
+                    f"session {session_id} is being changed by somebody else", hint="try again when that is done"
+                ) from None
+        time.sleep(_PAUSE_S)
 
 
 def _open(lock_dir: str, path: str) -> int:

@@ -18,7 +18,11 @@ from layout import CHECKOUT, Item, Layout, Refused
 _CONFIGURATION_DIRECTORIES = ("chroot.d", "setup.d")
 _NEW = ".chroot-sessions-new"
 # Units, and the targets that want those that are enabled.
-_UNITS = {"sessions-recover.service": "multi-user.target", "sessions-gc.timer": "timers.target"}
+_UNITS = {
+    "sessions-recover.service": "multi-user.target",
+    "sessions-shutdown.service": "reboot.target",
+    "sessions-gc.timer": "timers.target",
+}
 # Stock scripts are loaded rather than run: see sessions/setupd.py.
 _SCRIPT_MARKER = b"\n# sessions-script: 1\n"
 

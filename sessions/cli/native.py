@@ -31,7 +31,7 @@ def sessions(context: click.Context, config_dir: str, state_dir: str, runtime_di
     )  # fmt: skip
 
 
-for _command in (*acting.COMMANDS, *keeping.COMMANDS, *looking.COMMANDS, service.service):
+for _command in (*acting.COMMANDS, *keeping.COMMANDS, *looking.COMMANDS, service.service, service.shutdown):
     sessions.add_command(_command)
 
 

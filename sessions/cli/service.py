@@ -1,4 +1,4 @@
-"""``sessions service``: what the system's service does at boot and at shutdown (etc/systemd/sessions-recover.service).
+"""``sessions service`` and ``shutdown``: what the system's units in etc/systemd do at boot and at shutdown.
 
 The two variables are those of /etc/default/schroot, which the service reads.
 """
@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 import click
 
-from sessions import lifecycle, users
+from sessions import lifecycle, store, users
 from sessions.cli.acting import say
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal, State
 from sessions.model import Places
+
+# The machine is not to wait for a script that hangs, nor for somebody who is setting a session up.
+_SCRIPT_TIMEOUT_S = 20.0
+_LOCK_TIMEOUT_S = 5.0
 
 
 @click.command()
@@ -26,7 +30,32 @@ def service(places: Places, action: str) -> int:
     users.need_root()
     if action == "start":
         return _for_each(places, _at_boot)
-    return _for_each(places, _at_shutdown)
+    return _for_each(places, lambda state: "end") if os.environ.get("STOP_ACTION") == "end" else 0
+
+
+@click.command()
+@click.make_pass_decorator(Places)
+def shutdown(places: Places) -> int:
+    """End automatic sessions and lay the others to rest, before the machine is restarted: they can be recovered.
+
+    Nothing of ours is mounted or runs after that. No session is waited for longer than a few seconds.
+    """
+    from sessions.cli.native import FAILED, complain
+
+    users.need_root()
+    settings = Settings(say, script_timeout_s=_SCRIPT_TIMEOUT_S, lock_timeout_s=_LOCK_TIMEOUT_S)
+    failed = False
+    for entry in sorted(store.entries(places), key=lambda entry: not entry.owner_mark):
+        try:
+            lifecycle.rest(places, entry.id, settings)
+        except NotFound:
+            continue
+        except SessionsError as error:
+            complain(str(error))
+            failed = True
+            continue
+        click.echo(f"{entry.id}: {'at rest' if store.exists(places, entry.id) else 'ended'}")
+    return FAILED if failed else 0
 
 
 def _at_boot(state: State) -> str:
@@ -36,10 +65,6 @@ def _at_boot(state: State) -> str:
     if state is State.DOWN:
         return "end" if os.environ.get("START_ACTION") == "end" else "recover"
     return ""
-
-
-def _at_shutdown(_state: State) -> str:
-    return "end" if os.environ.get("STOP_ACTION") == "end" else ""
 
 
 def _for_each(places: Places, wanted: Callable[[State], str]) -> int:

@@ -74,6 +74,8 @@ class Step:
     kind: ClassVar[str] = ""
     survives_reboot: ClassVar[bool] = False
     """Whether the effect is still there after the machine was restarted; recovery does the others again."""
+    is_left_at_rest: ClassVar[bool] = False
+    """Whether it is left alone when a session is laid to rest, although a restart of the machine takes it away."""
     always_undone: ClassVar[bool] = False
     """Whether undo is called even if the step was never begun, as schroot calls every script for setup-stop."""
     is_shared: ClassVar[bool] = False

@@ -22,6 +22,8 @@ class RunScript(ProgramStep):
 
     kind: ClassVar[str] = "script"
     always_undone: ClassVar[bool] = True
+    # There is no stage for that: setup-stop would take away what has to last.
+    is_left_at_rest: ClassVar[bool] = True
     path: str
 
     @property

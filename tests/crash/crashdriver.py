@@ -171,6 +171,9 @@ class Driver:
     def end(self, session_id: str = ID) -> None:
         lifecycle.end(self.places, session_id, Settings(say))
 
+    def rest(self) -> None:
+        lifecycle.rest(self.places, ID, Settings(say))
+
     def recover(self) -> None:
         lifecycle.recover(self.places, ID, Settings(say))
 

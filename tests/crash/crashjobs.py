@@ -160,6 +160,31 @@ def do_restart(driver: Driver, restart: Restart) -> None:
         forget_reboots()
 
 
+def rests(driver: Driver, share: Share, sample: int = 0) -> None:
+    """Killed at every point while it is laid to rest; then recovered, laid to rest again, or neither, and ended."""
+    driver.up()
+    rested = must(in_child(driver.rest))
+    driver.settle("laid to rest", with_mark=True)
+    schedules = [(at, then) for at in range(1, len(rested.points) + 1) for then in ("recover", "rest", "end")]
+    for at, then in shared_out(schedules, share, driver, sample):
+        driver.up()
+        killed = in_child(driver.rest, at)
+        problems = []
+        if then == "recover" and driver.exists and driver.kind.lasts:
+            problems = recover(driver)
+        elif then == "rest" and driver.exists:
+            problems = [f"rest: {error}" for error in [in_child(driver.rest).error] if error]
+            problems += mounts_left(driver)
+        what = f"killed while laid to rest, point {at}, {killed.killed_at}, then {then}"
+        driver.settle(what, problems, with_mark=True)
+
+
+def mounts_left(driver: Driver) -> list[str]:
+    """What is mounted of a session that is at rest, or gone."""
+    left = driver.world.snapshot().mounts - driver.before.mounts
+    return [f"at rest, but mounted: {mount}" for mount in left]
+
+
 def recover(driver: Driver) -> list[str]:
     """Recover; the session has to be up and what was in it there, or gone and the reason said."""
     recovered = in_child(driver.recover)
@@ -180,6 +205,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "one_kill": one_kill,
     "two_kills": two_kills,
     "reboots": reboots,
+    "rests": rests,
     "torn": torn.torn,
     "lost_marks": torn.lost_marks,
 }

@@ -25,9 +25,10 @@ ALL = os.environ.get("SESSIONS_CRASH_PAIRS") == "all"
 # The samples are the same each time, but for the long campaigns, or SESSIONS_CRASH_SEED.
 SEED = os.environ.get("SESSIONS_CRASH_SEED") or (str(random.SystemRandom().randrange(10**9)) if ALL else "1")
 # How many schedules there are of what is not tried in full.
-SHARED, PAIRS, MORE_PAIRS, REBOOTS = 16, 12, 200, 30
+SHARED, PAIRS, MORE_PAIRS, REBOOTS, RESTS = 16, 12, 200, 30, 30
 
 PAIRED = list(KINDS) if ALL else ["overlay", "directory", "archive-source", "script", "tmpfs-automatic"]
+RESTED = ["overlay", "overlay-default-profile", "directory", "archive", "archive-source", "tmpfs", "script", "services"]
 TORN = ["overlay", "directory", "archive", "script"]
 LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-source", "script-in-directory"]
 # Without the kinds that are no different in this.
@@ -48,6 +49,8 @@ def jobs_of(kind: str, shared: bool) -> list[Job]:
         jobs.append(("two_kills", {"sample": PAIRS if not ALL else 0 if kind == "overlay" else MORE_PAIRS}))
     if kind in REBOOTED:
         jobs.append(("reboots", {"sample": 0 if ALL or kind in ("overlay", "directory") else REBOOTS}))
+    if kind in RESTED:
+        jobs.append(("rests", {"sample": 0 if ALL or kind == "overlay" else RESTS}))
     if kind in TORN:
         jobs.append(("torn", {}))
     if kind in LOST:
@@ -136,6 +139,11 @@ def test_killed_again_while_it_is_ended(kind: str, run: Run) -> None:
 def test_rebooted(kind: str, run: Run) -> None:
     """The restart is simulated: another boot id, nothing mounted, nothing running, an empty runtime directory."""
     run("reboots", kind)
+
+
+@pytest.mark.parametrize("kind", RESTED)
+def test_killed_while_it_is_laid_to_rest(kind: str, run: Run) -> None:
+    run("rests", kind)
 
 
 @pytest.mark.parametrize("kind", TORN)

@@ -141,6 +141,7 @@ def test_an_installation_in_destdir_writes_nothing_else(machine: Machine) -> Non
         "/usr/lib/systemd/system/sessions-recover.service",
         "/usr/lib/systemd/system/sessions-gc.service",
         "/usr/lib/systemd/system/sessions-gc.timer",
+        "/usr/lib/systemd/system/sessions-shutdown.service",
         "/usr/share/chroot-sessions/setup.d/10mount",
         "/usr/share/chroot-sessions/etc/sbuild/fstab",
         "/usr/lib/python3/dist-packages/sessions/py.typed",
@@ -231,7 +232,7 @@ def test_units_are_right(installed: Machine) -> None:
     assert installed.run("systemd-analyze", "verify", *names) == ""
 
 
-@pytest.mark.parametrize("unit", ["sessions-recover.service", "sessions-gc.timer"])
+@pytest.mark.parametrize("unit", ["sessions-recover.service", "sessions-gc.timer", "sessions-shutdown.service"])
 def test_a_unit_that_is_enabled_is_not_taken_away(installed: Machine, unit: str) -> None:
     installed.run("systemctl", "enable", unit)
     assert f"first systemctl disable --now {unit}" in installed.make("uninstall", status=2)

@@ -11,6 +11,7 @@ import pytest
 from helpers import MNT_DETACH, REPOSITORY, World, bind, umount
 
 from sessions.linux import mountinfo, proc
+from sessions.locks import session_lock
 
 UNIT = REPOSITORY / "etc/systemd/sessions-recover.service"
 
@@ -144,3 +145,52 @@ def test_the_unit_passes_on_what_etc_default_schroot_says() -> None:
         "KillMode=process",
     ):
         assert f"\n{line}\n" in text
+
+
+def test_shutdown_lays_to_rest_what_can_be_recovered(service: Service) -> None:
+    """Nothing of ours is mounted or runs after it; and what was in a session comes back."""
+    service.sessions("begin", "disk", "--name", "one")
+    service.sessions("exec", "one", "-d", "/", "--", "sh", "-c", "echo kept >/kept; sleep 100 >/dev/null 2>&1 &")
+    service.sessions("begin", "memory", "--name", "two")
+    output, errors = service.sessions("shutdown")
+    assert output == "one: at rest\ntwo: ended\n"
+    assert errors.startswith("session two is ended: its layer was on a tmpfs")
+    assert service.states() == {"one": "down"}
+    assert mountinfo.below(mountinfo.read(), service.world.places.runtime_dir) == []
+    assert service.sessions("shutdown") == ("one: at rest\n", "")
+    service.sessions("exec", "one", "-d", "/", "--", "true", status=125)
+    service.reboot()
+    service.sessions("recover", "one")
+    assert service.sessions("exec", "one", "-d", "/", "--", "cat", "/kept")[0] == "kept\n"
+
+
+def test_a_session_at_rest_is_recovered_or_ended_in_the_same_boot(service: Service) -> None:
+    service.sessions("begin", "disk", "--name", "one")
+    service.sessions("begin", "disk", "--name", "two")
+    service.sessions("shutdown")
+    service.sessions("recover", "one")
+    service.sessions("exec", "one", "-d", "/", "--", "true")
+    service.sessions("end", "two")
+    assert service.states() == {"one": "up"}
+
+
+def test_shutdown_does_not_wait_for_who_sets_a_session_up(service: Service) -> None:
+    service.sessions("begin", "disk", "--name", "one")
+    with session_lock(service.world.places.lock_dir, "one"):
+        output, errors = service.sessions("shutdown", status=125)
+    assert output == ""
+    assert "session one is being changed by somebody else" in errors
+
+
+def test_shutdown_goes_on_past_what_is_stuck(service: Service) -> None:
+    service.sessions("begin", "disk", "--name", "one")
+    service.sessions("begin", "disk", "--name", "two")
+    holder = subprocess.Popen(["sleep", "100"], cwd=f"{service.world.places.mount_dir}/one/tmp")
+    try:
+        output, errors = service.sessions("shutdown", status=125)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert output == "two: at rest\n"
+    assert f"held by {holder.pid} (sleep 100)" in errors
+    service.sessions("end", "one")
