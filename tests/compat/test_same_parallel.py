@@ -26,8 +26,8 @@ schroot -e -c one
 { for i in 1 2 3 4; do schroot -e -c s$i & done; wait; }; schroot -l --all-sessions
 schroot -c ov -- sh -c 'sleep 100 </bin/sh & sleep 100 </bin/sh & exit 5'
 schroot -b -c ov -n s1; schroot -r -c s1 -- sh -c 'sleep 100 </bin/sh >/bin/x 2>&1 & exit 3'; echo $?; schroot -e -c s1
-schroot -b -c ov -n s1; schroot -r -c s1 -- sh -c 'exec sleep 100' & sleep 1; schroot -q -e -c s1; wait $!; echo $?
-schroot -b -c ov -n s1; schroot -r -c s1 -- sleep 100 & sleep 1; schroot -e -c s1; wait $!; echo $?   #~ end-in-use: messages
+schroot -b -c ov -n s1; schroot -r -c s1 -- sh -c 'exec sleep 100' & sleep 3; schroot -q -e -c s1; wait $!; echo $?
+schroot -b -c ov -n s1; schroot -r -c s1 -- sleep 100 & sleep 3; schroot -e -c s1; wait $!; echo $?   #~ end-in-use: messages
 schroot -b -c ov -n s1; schroot -e -c s1 -c s1; echo $?     #~ parallel-end: output messages
 schroot -b -c slow -n s1; { (schroot -q -e -c s1 2>/dev/null; echo $?) & schroot -q -e -c s1 2>/dev/null; echo $?; wait; } | sort     #~ parallel-end: output
 schroot -e -c s1 2>/dev/null; true

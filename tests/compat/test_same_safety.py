@@ -43,7 +43,7 @@ schroot -b -c tar -n s2; schroot -r -c s2 -- touch /kept; reboot; schroot --reco
 schroot -b -c ov -n s3; reboot; schroot -q -r -c s3 -- true; echo $?; schroot --recover-session -c s3; schroot -e -c s3     #~ lost-root: messages
 
 # By force: somebody stands inside, or a script refuses.
-schroot -b -c ov -n s4; sh -c 'cd $(schroot --location -c session:s4); exec sleep 60' & sleep 0.7; schroot -q -e -c s4 2>/dev/null; echo $?; schroot -f -e -c s4 2>/dev/null; echo $?; kill $! 2>/dev/null; sleep 0.2; schroot -q -e --all-sessions   #~ force: output
+schroot -b -c ov -n s4; sh -c 'cd $(schroot --location -c session:s4); exec sleep 60' & sleep 3; schroot -q -e -c s4 2>/dev/null; echo $?; schroot -f -e -c s4 2>/dev/null; echo $?; kill $! 2>/dev/null; sleep 0.2; schroot -q -e --all-sessions   #~ force: output
 echo exit 3 >/run/setup-stop; schroot -b -c ov -n s5; schroot -q -e -c s5 2>/dev/null; schroot -q -f -e -c s5 2>/dev/null; echo $?; rm /run/setup-stop; schroot -q -e --all-sessions  #~ force: output
 echo '[ $1 != setup-stop ]' >/run/setup-stop; schroot -q -f -c ov -- true 2>/dev/null; echo $?; rm /run/setup-stop; schroot -l --all-sessions | wc -l; schroot -q -e --all-sessions  #~ force: output
 schroot -f -c ov -- pwd
