@@ -27,6 +27,8 @@ PLAIN_ENVIRONMENT = {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
 LONGEST_LINE_BYTES = 64 * 1024
 # The most that can be in a pipe when a script ends (pipe(7): 1 MiB), so that a daemon of its cannot keep us reading.
 _PIPE_PIECES = 16
+# What poll(2) takes: 24 days.
+_LONGEST_POLL_MS = 2.0**31 - 1
 
 
 class ProgramMissing(SessionsError):
@@ -255,7 +257,7 @@ def finish_script(
     try:
         while True:
             left_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
-            ready = poll.poll(left_ms)
+            ready = poll.poll(None if left_ms is None else min(left_ms, _LONGEST_POLL_MS))
             if not ready or left_ms == 0:
                 return None
             for fd, _event in ready:

@@ -319,3 +319,13 @@ def test_a_script_that_takes_too_long_is_ended(world: World, log: Path) -> None:
     chroot, selected = lifecycle.find_chroot(lifecycle.load(world.places), "tiny", with_host=False)
     with pytest.raises(SetupFailed, match=r"30hangs took longer than 0\.2 seconds and was ended"):
         lifecycle.begin(world.places, chroot, selected, Wish(root, root, "one"), Settings(script_timeout_s=0.2))
+
+
+def test_a_time_limit_may_be_longer_than_the_kernel_waits_at_once(world: World, log: Path) -> None:
+    world.define("tiny")
+    recorder(world, log, "30quick")
+    root = users.find("root")
+    configuration = lifecycle.load(world.places)
+    chroot, selected = lifecycle.find_chroot(configuration, "tiny", with_host=False)
+    lifecycle.begin(world.places, chroot, selected, Wish(root, root, "one"), Settings(script_timeout_s=1e12))
+    lifecycle.end(world.places, "one", Settings(script_timeout_s=1e12))
