@@ -24,8 +24,8 @@ BATCH = Batch(
 schroot -b -c ov -n one
 schroot -e -c one
 { for i in 1 2 3 4; do schroot -e -c s$i & done; wait; }; schroot -l --all-sessions
-schroot -c ov -- sh -c 'sleep 100 </bin/sh & sleep 100 </bin/sh & exit 5'
-schroot -b -c ov -n s1; schroot -r -c s1 -- sh -c 'sleep 100 </bin/sh >/bin/x 2>&1 & exit 3'; echo $?; schroot -e -c s1
+schroot -c ov -- sh -c ': >/dev/null; sleep 100 </bin/sh & sleep 100 </bin/sh & exit 5'
+schroot -b -c ov -n s1; schroot -r -c s1 -- sh -c ': >/dev/null; sleep 100 </bin/sh >/bin/x 2>&1 & exit 3'; echo $?; schroot -e -c s1
 schroot -b -c ov -n s1; schroot -r -c s1 -- sh -c 'exec sleep 100' & sleep 3; schroot -q -e -c s1; wait $!; echo $?
 schroot -b -c ov -n s1; schroot -r -c s1 -- sleep 100 & sleep 3; schroot -e -c s1; wait $!; echo $?   #~ end-in-use: messages
 schroot -b -c ov -n s1; schroot -e -c s1 -c s1; echo $?     #~ parallel-end: output messages

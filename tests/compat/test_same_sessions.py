@@ -27,7 +27,7 @@ schroot -v -c ov -- true                    #~ verbose: messages
 schroot -q -c ov -- true
 schroot -c ov -- touch /mark; ls /srv/root
 schroot -c source:ov -- touch /mark; ls /srv/root; rm /srv/root/mark
-schroot -c ov -- sh -c 'sleep 100 </bin/sh >/bin/x 2>&1 & exit 6'
+schroot -c ov -- sh -c ': >/dev/null; sleep 100 </bin/sh >/bin/x 2>&1 & exit 6'
 schroot -c ov -- sh -c 'mount -t tmpfs none /tmp; exit 4'
 schroot -c ov -- sh -c 'cat /etc/debian_chroot'
 schroot -c ov -- cat <&-                    #~ closed-descriptors: status messages log
