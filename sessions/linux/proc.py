@@ -270,11 +270,23 @@ def _wait_for(pidfds: Iterable[int], timeout_s: float) -> None:
             left.discard(pidfd)
 
 
-def kill_script(pid: int, started_ticks: int) -> None:
+def kill_script(pid: int, started_ticks: int, variable: str) -> None:
     """End a setup script that outlived its engine, and what it started, if it is still the same process.
 
-    The leader may be gone while its children, in its session, are not; a recycled leader means that they are.
+    The leader may be gone while its children, in its session, are not. Its pid may then have been somebody else's, who
+    has left a daemon in a session of that number: only who has `variable` ("NAME=VALUE") in its environment is ended.
     """
     now = start_ticks(pid)
-    if now is None or now == started_ticks:
+    if now == started_ticks:
         end_all(lambda: session_members(pid), grace_s=0.0)
+    elif now is None:
+        end_all(lambda: [member for member in session_members(pid) if _was_given(member, variable)], grace_s=0.0)
+
+
+def _was_given(pid: int, variable: str) -> bool:
+    """Whether the process was started with a variable in its environment."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return os.fsencode(variable) in file.read().split(b"\0")
+    except OSError:
+        return False

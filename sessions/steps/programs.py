@@ -34,7 +34,7 @@ class ProgramStep(Step):
     def _end_earlier_run(self, context: Context) -> None:
         """End a run that outlived its engine."""
         if not context.is_done and context.note.get("boot_id") == proc.boot_id():
-            proc.kill_script(context.note["pid"], context.note["start_ticks"])
+            proc.kill_script(context.note["pid"], context.note["start_ticks"], _variable(context))
 
     def _run(self, command: Command, context: Context, *, may_be_stopped: bool) -> None:
         """Run it to its end; raises StepFailed if it fails, and Interrupted for a signal that asks us to stop."""
@@ -53,7 +53,7 @@ class ProgramStep(Step):
 
         ended = run.finish_script(script, say, stop_signals, context.script_timeout_s)
         if ended is None:
-            proc.kill_script(script.pid, context.note["start_ticks"])
+            proc.kill_script(script.pid, context.note["start_ticks"], _variable(context))
             os.waitpid(script.pid, 0)
             signum = pending(stop_signals)
             if signum is not None:
@@ -68,3 +68,8 @@ class ProgramStep(Step):
 
     def _record(self, pid: int, context: Context) -> None:
         context.remember({"pid": pid, "start_ticks": proc.start_ticks(pid) or 0, "boot_id": proc.boot_id()})
+
+
+def _variable(context: Context) -> str:
+    """What every program of a session is given, and hands on to those it starts (environ.for_scripts)."""
+    return f"SESSION_ID={context.session.id}"

@@ -14,6 +14,7 @@ from helpers import World, mounts, python, shell, snapshot
 from sessions import environ, lifecycle, users
 from sessions.engine import Settings
 from sessions.errors import SessionsError, SetupFailed, StepFailed, Stuck
+from sessions.linux import proc
 from sessions.newsession import Wish
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
@@ -319,6 +320,24 @@ def test_a_script_that_takes_too_long_is_ended(world: World, log: Path) -> None:
     chroot, selected = lifecycle.find_chroot(lifecycle.load(world.places), "tiny", with_host=False)
     with pytest.raises(SetupFailed, match=r"30hangs took longer than 0\.2 seconds and was ended"):
         lifecycle.begin(world.places, chroot, selected, Wish(root, root, "one"), Settings(script_timeout_s=0.2))
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_who_has_a_dead_script_s_number_is_not_ended_for_it(is_ours: bool) -> None:
+    """Numbers are used again: a daemon whose starter is gone stays in a session of that number, as a script's does."""
+    variable = "SESSION_ID=one"
+    shell_script = "trap '' HUP; sleep 4321 >/dev/null 2>&1 & echo $!"
+    environment = {"PATH": os.environ["PATH"], "SESSION_ID": "one" if is_ours else "one-more"}
+    leader = subprocess.Popen(
+        ["sh", "-c", shell_script], env=environment, stdout=subprocess.PIPE, start_new_session=True
+    )
+    daemon = int(leader.communicate()[0])
+    try:
+        proc.kill_script(leader.pid, 12345, variable)
+        assert (proc.start_ticks(daemon) is None) is is_ours
+    finally:
+        if not is_ours:
+            os.kill(daemon, signal.SIGKILL)
 
 
 def test_a_time_limit_may_be_longer_than_the_kernel_waits_at_once(world: World, log: Path) -> None:
