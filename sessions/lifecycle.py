@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sessions import engine, names, owners, schroots, setupd, sourcelock, store, users
@@ -39,6 +39,8 @@ from sessions.waiters import Kind
 # A begin looks at this many owners of other sessions, each begin at others, and ends so many sessions at most.
 _MOST_LOOKED_AT = 16
 _MOST_SWEPT = 2
+# What a script may take of somebody's time who ends a session that is none of his.
+_OTHERS_SCRIPT_TIMEOUT_S = 10.0
 
 
 def find_chroot(configuration: Configuration, word: str, *, with_host: bool) -> tuple[Chroot, str]:
@@ -143,7 +145,12 @@ def _admitted(
 
 
 def collect(places: Places, entry: store.Entry, settings: Settings) -> bool:
-    """End an automatic session if its owner has proven to be gone; whether it is gone now."""
+    """End an automatic session if its owner has proven to be gone; whether it is gone now.
+
+    Scripts of that session that take long are ended: whoever has come across it is not to wait for them.
+    """
+    timeout_s = min(settings.script_timeout_s or _OTHERS_SCRIPT_TIMEOUT_S, _OTHERS_SCRIPT_TIMEOUT_S)
+    settings = replace(settings, script_timeout_s=timeout_s)
     try:
         end(places, entry.id, settings, kill_commands=True, only_if=has_lost_its_owner)
     except NotFound:

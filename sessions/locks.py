@@ -33,11 +33,17 @@ def session_lock(
             # Not even without it does a signal leave the file behind from here on.
             with signals.held_back():
                 trace.point("unlock session")
-                try:
-                    os.unlink(path)
-                except FileNotFoundError:
-                    pass
+                _unlink(path, fd)
                 os.close(fd)
+
+
+def _unlink(path: str, fd: int) -> None:
+    """Remove our lock file; not another one that has its name, after somebody has emptied the directory."""
+    try:
+        if os.path.samestat(os.lstat(path), os.fstat(fd)):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def _take(lock_dir: str, path: str, timeout_s: float | None) -> int:

@@ -208,9 +208,10 @@ def _refuse_to_wait_for_oneself(claim: Claim, found: Sequence[Blocker], realm: s
     waiting = proc.ancestors() - {os.getpid()}
     for blocker in found:
         is_ours = owners.pid_of(blocker.owner_mark, realm) in waiting
-        if blocker.session and (is_ours or any(proc.has_open(pid, blocker.path) for pid in waiting)):
+        if is_ours or (blocker.session and any(proc.has_open(pid, blocker.path) for pid in waiting)):
+            who = f"held by session {blocker.session.id}" if blocker.session else f"wanted by {blocker.describe()}"
             raise SourceBusy(
-                f"chroot {claim.chroot} is held by session {blocker.session.id}, which waits for this very command",
+                f"chroot {claim.chroot} is {who}, which waits for this very command",
                 hint="run it outside of the session and of its setup scripts",
             )
 

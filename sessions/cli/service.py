@@ -95,4 +95,5 @@ def _act(places: Places, session_id: str, action: str, wanted: Callable[[State],
             return wanted(lifecycle.state_under_lock(journal)) == "end"
 
         lifecycle.end(places, session_id, Settings(say), kill_commands=True, only_if=still)
-        click.echo(f"{session_id}: ended")
+        if not store.exists(places, session_id):
+            click.echo(f"{session_id}: ended")

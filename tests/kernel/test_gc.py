@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY, Fork, World, bind, fork, mount, shell, snapshot, umount
 
-from sessions import open_session, owners, store, waiters
+from sessions import lifecycle, open_session, owners, store, waiters
 from sessions.engine import Settings
 from sessions.errors import SessionsError
 from sessions.linux import proc
@@ -132,6 +132,22 @@ def test_a_begin_does_not_wait_for_who_ends_another_session(world: World) -> Non
         assert fork(work).wait() == 0
     world.begin("tiny").end()
     assert store.entries(world.places) == []
+
+
+def test_a_script_that_hangs_does_not_hold_up_a_begin_of_another_chroot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was for is ended by whoever comes across it; he does not wait for it."""
+    monkeypatch.setattr(lifecycle, "_OTHERS_SCRIPT_TIMEOUT_S", 0.1)
+    world.define("tiny")
+    flag = world.write("hangs", "")
+    world.script("60hang", f"#!/bin/sh\n[ $1 != setup-stop ] || [ ! -e {flag} ] || exec sleep 4321\n")
+    begin_and_die(world, name="dead")
+    # A begin of ours has the script too: it only hangs where the dead session's end is tried.
+    session = world.begin("tiny", name="live", persistent=True)
+    flag.unlink()
+    session.end()
+    list(Sweep(world.places, Settings(), False).all())
 
 
 def test_what_was_left_half_way_is_ended(world: World, gc: Callable[..., list[Finding]]) -> None:

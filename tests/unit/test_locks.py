@@ -125,3 +125,11 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         pass
     assert not is_locked(f"{tmp_path}/locks", "one")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    """The directory was emptied while the first one held its lock, and the name is another one's now."""
+    with session_lock(f"{tmp_path}/locks", "one"):
+        (tmp_path / "locks/one").unlink()
+        (tmp_path / "locks/one").touch()
+    assert os.listdir(tmp_path / "locks") == ["one"]
