@@ -23,7 +23,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 BUILD_DIRECTORY = "/var/lib/sbuild/build"
 # The directories of ours that may stay, empty, when no session is left.
-KEPT = {"lib", "lib/sessions", "lib/union", "lib/union/overlay", "lib/unpack", "run", "run/locks", "run/mount"}
+KEPT = {
+    "lib", "lib/maintenance", "lib/sessions", "lib/union", "lib/union/overlay", "lib/unpack",
+    "run", "run/locks", "run/mount", "run/waiting",
+}  # fmt: skip
 
 
 def _checked(result: int, what: str) -> None:
