@@ -99,6 +99,7 @@ echo srv/host /mnt none bind >/etc/schroot/own/fstab; schroot -c ov -- ls /mnt
 echo host /mnt none bind >/etc/schroot/own/fstab; cd /srv; schroot -d / -c ov -- ls /mnt              #~ step-messages: messages
 echo LABEL=nosuch /mnt ext4 defaults >/etc/schroot/own/fstab; schroot -c ov -- true 2>&1 | grep -o "can't find LABEL=nosuch"
 echo /srv/host /mnt none bind,x-word=1,nofail,user,size=1 >/etc/schroot/own/fstab; schroot -c ov -- ls /mnt
+echo /srv/host /mnt none bind,remount >/etc/schroot/own/fstab; schroot -c ov -- ls /mnt                #~ remount: status output messages log
 echo /srv/host /mnt auto rw,bind,ro 0 0 more >/etc/schroot/own/fstab; schroot -c ov -- touch /mnt/x
 echo /srv/host/file /new-file none bind >/etc/schroot/own/fstab; schroot -c ov -- cat /new-file       #~ mount-points: status output messages log
 ln -s /nowhere /srv/root/dangling; echo /srv/host /dangling none bind >/etc/schroot/own/fstab; schroot -c ov -- ls /nowhere  #~ mount-points: status output messages log

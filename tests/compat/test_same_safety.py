@@ -28,6 +28,8 @@ conf '[root]\ntype=directory\ndirectory=/\nprofile=minimal\nsetup.nssdatabases=\
 
 # A command is looked for in PATH, not where one happens to be.
 printf '#!/bin/sh\necho mine\n' >/srv/root/tmp/mine; chmod 755 /srv/root/tmp/mine; schroot -d /tmp -c plain -- mine; rm /srv/root/tmp/mine   #~ no-local-command: output messages
+schroot -d / -s bin -c plain                                                                      #~ no-local-command: messages
+schroot -c plain -- true "$(printf '\377')"                                                       #~ logged-bytes: log
 
 # Who asked for a session hears of it, or there is none.
 schroot -b -c ov -n s1 >/dev/full; echo $?; schroot -l --all-sessions | grep s1; schroot -q -e --all-sessions     #~ begin-output: output messages

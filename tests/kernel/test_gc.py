@@ -134,20 +134,21 @@ def test_a_begin_does_not_wait_for_who_ends_another_session(world: World) -> Non
     assert store.entries(world.places) == []
 
 
-def test_a_script_that_hangs_does_not_hold_up_a_begin_of_another_chroot(
+def test_a_script_that_hangs_does_not_hold_up_the_begin_of_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it was for is ended by whoever comes across it; he does not wait for it."""
+    """Whoever comes across its session tries to end it, and does not wait for it: the session is named as broken."""
     monkeypatch.setattr(lifecycle, "_OTHERS_SCRIPT_TIMEOUT_S", 0.1)
     world.define("tiny")
     flag = world.write("hangs", "")
     world.script("60hang", f"#!/bin/sh\n[ $1 != setup-stop ] || [ ! -e {flag} ] || exec sleep 4321\n")
     begin_and_die(world, name="dead")
-    # A begin of ours has the script too: it only hangs where the dead session's end is tried.
     session = world.begin("tiny", name="live", persistent=True)
+    with store.open_session(world.places, "dead", for_marks=False) as journal:
+        assert [reason for reason in journal.reasons.values() if "took longer than 0.1 seconds" in reason]
     flag.unlink()
     session.end()
-    list(Sweep(world.places, Settings(), False).all())
+    assert words(list(Sweep(world.places, Settings(), False).all())) == [("session", "dead", False)]
 
 
 def test_what_was_left_half_way_is_ended(world: World, gc: Callable[..., list[Finding]]) -> None:
