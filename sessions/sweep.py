@@ -27,6 +27,10 @@ from sessions.steps.unmounting import holders, try_unmount
 _BESIDE = re.compile(r"\.(.*)\.(?:layer|staging)")
 # A directory that has no other name yet, or none any more, is called by its session's stamp.
 _STAMP = re.compile(r"\.[0-9a-f]+")
+# Who acts on a session has this long to be done. A process that was killed has children that it had just forked, which
+# hold its locks until they, too, have heard of it.
+_PATIENCE_S = 1.0
+_IN_SOMEBODYS_HANDS = (State.STARTING, State.STOPPING)
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,24 @@ class Sweep:
             if isinstance(item, SessionsError):
                 yield Finding("journal", self.places.journal_dir, str(item), "left: it cannot be read", is_left=True)
                 continue
-            reason = _why_dead(item.journal, item.state)
+            session_id, state = item.journal.session.id, item.state
+            if state in _IN_SOMEBODYS_HANDS and not self.dry_run:
+                state = self._state_when_let_go(item)
+            reason = _why_dead(item.journal, state)
             if reason:
-                session_id = item.journal.session.id
                 yield self._take_away("session", session_id, reason, partial(self._end, session_id), "ended")
+
+    def _state_when_let_go(self, item: lifecycle.Listed) -> State:
+        """The state of a session as whoever acts on it leaves it, if that is soon."""
+        session_id = item.journal.session.id
+        try:
+            with (
+                session_lock(self.places.lock_dir, session_id, signals_wait=True, timeout_s=_PATIENCE_S),
+                store.open_session(self.places, session_id, for_marks=False) as journal,
+            ):
+                return lifecycle.state_under_lock(journal)
+        except SessionsError:
+            return item.state
 
     def _end(self, session_id: str) -> str:
         """End a session that is still dead when nobody else can change it; why it was not."""

@@ -16,7 +16,7 @@ from helpers import REPOSITORY, Fork, World, bind, fork, mount, shell, snapshot,
 from sessions import lifecycle, open_session, owners, store, waiters
 from sessions.engine import Settings
 from sessions.errors import SessionsError
-from sessions.linux import proc
+from sessions.linux import proc, trace
 from sessions.locks import session_lock
 from sessions.sweep import Finding, Sweep
 
@@ -163,6 +163,34 @@ def test_what_was_left_half_way_is_ended(world: World, gc: Callable[..., list[Fi
     assert (kind, name, is_left) == ("session", "half", True)
     flag.unlink()
     assert words(gc()) == [("session", "half", False)]
+
+
+def test_what_a_dying_child_still_holds_is_swept_as_soon_as_it_lets_go(world: World) -> None:
+    """A process that is killed while it starts a program may have a child that has not heard of it yet."""
+    world.define("tiny")
+    os.mkfifo(world.base / "let-go")
+
+    def die_half_way(it: Fork) -> None:
+        def hook(where: str) -> None:
+            if "mounted" in where:
+                if os.fork() == 0:
+                    (world.base / "let-go").read_text()
+                    os._exit(0)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        trace.hook = hook
+        world.begin("tiny", name="half", persistent=True)
+
+    def sweep(it: Fork) -> None:
+        it.tell("looking")
+        assert words(list(Sweep(world.places, Settings(), False).all())) == [("session", "half", False)]
+
+    assert fork(die_half_way).wait() == -signal.SIGKILL
+    sweeper = fork(sweep)
+    assert sweeper.ask() == "looking"
+    (world.base / "let-go").write_text("go\n")
+    assert sweeper.wait() == 0
+    assert store.entries(world.places) == []
 
 
 def test_sessions_of_another_boot(world: World, gc: Callable[..., list[Finding]], tmp_path: Path) -> None:
