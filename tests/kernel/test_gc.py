@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from helpers import REPOSITORY, Fork, World, bind, fork, mount, shell, snapshot,
 from sessions import lifecycle, open_session, owners, store, waiters
 from sessions.engine import Settings
 from sessions.errors import SessionsError
-from sessions.linux import proc, trace
+from sessions.linux import proc, syscall, trace
 from sessions.locks import session_lock
 from sessions.sweep import Finding, Sweep
+
+IN_CLOSE_WRITE = 0x8
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
 
@@ -170,7 +173,7 @@ def test_what_a_dying_child_still_holds_is_swept_as_soon_as_it_lets_go(world: Wo
     world.define("tiny")
     os.mkfifo(world.base / "let-go")
 
-    def die_half_way(it: Fork) -> None:
+    def die_half_way(_it: Fork) -> None:
         def hook(where: str) -> None:
             if "mounted" in where:
                 if os.fork() == 0:
@@ -181,13 +184,16 @@ def test_what_a_dying_child_still_holds_is_swept_as_soon_as_it_lets_go(world: Wo
         trace.hook = hook
         world.begin("tiny", name="half", persistent=True)
 
-    def sweep(it: Fork) -> None:
-        it.tell("looking")
+    def sweep(_it: Fork) -> None:
         assert words(list(Sweep(world.places, Settings(), False).all())) == [("session", "half", False)]
 
     assert fork(die_half_way).wait() == -signal.SIGKILL
+    looks = syscall.inotify()
+    syscall.inotify_add_watch(looks, f"{world.places.lock_dir}/half", IN_CLOSE_WRITE)
     sweeper = fork(sweep)
-    assert sweeper.ask() == "looking"
+    # It has seen that the lock is held.
+    assert select.select([looks], [], [], 20)[0] == [looks]
+    os.close(looks)
     (world.base / "let-go").write_text("go\n")
     assert sweeper.wait() == 0
     assert store.entries(world.places) == []
