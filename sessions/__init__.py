@@ -9,9 +9,11 @@ The names below are loaded when they are first used, so that importing the packa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from sessions.data import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from sessions.api import OpenSession, Result, begin, list_sessions, open_session
     from sessions.errors import SessionsError
 

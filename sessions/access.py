@@ -7,10 +7,10 @@ their ids (``group_ids``; one that the host does not know is left out, and has n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
+from sessions.data import Frozen
 from sessions.model import Chroot, Identity, Session
 
 ROOT_UID = 0
@@ -43,8 +43,7 @@ class Decision(NamedTuple):
     rule: Rule
 
 
-@dataclass(frozen=True)
-class _Lists:
+class _Lists(Frozen):
     """The four lists that give rights: who may use a chroot, and who may become root in it without a password."""
 
     users: tuple[str, ...] = ()

@@ -11,10 +11,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from sessions import enter as entering
 from sessions import lifecycle, running, users, where
+from sessions.data import Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
 from sessions.model import Places, Session
@@ -39,8 +39,7 @@ class CommandTimedOut(SessionsError):
     """A command took longer than its ``timeout_s``, and was killed."""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Frozen):
     """How a command ended: `status` is its exit status, or 128 + N for signal N, as in the shell.
 
     `stdout` and `stderr` are what it printed if they were captured, else empty.
@@ -52,8 +51,7 @@ class Result:
     stderr: bytes = b""
 
 
-@dataclass(frozen=True)
-class OpenSession:
+class OpenSession(Frozen):
     """A session that is up. As a context manager it ends the session when the block is left.
 
     `id` is its name, `location` the directory of the host where its root is.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from sessions.data import Frozen
 from sessions.errors import Interrupted, SessionsError, StepFailed
 from sessions.journal import Journal, StepState
 from sessions.linux import signals
@@ -18,8 +18,7 @@ from sessions.model import Session
 from sessions.steps import Context, Note, Stage, Step
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Frozen):
     """How a walk is made: who hears of it, whether force is used, and how long a foreign script may take.
 
     `seen` is the session as foreign scripts are told of it: by whom, for whom and how talkative this call of ours is.

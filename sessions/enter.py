@@ -11,14 +11,16 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from sessions import environ, keytypes
+from sessions.data import TYPE_CHECKING, Frozen, replace
 from sessions.errors import CannotEnter, CommandNotExecutable, CommandNotFound, SessionsError, UsageError
 from sessions.linux import files, run, syscall
 from sessions.linux import spawn as spawning
 from sessions.model import Identity, Plain, Session
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 FALLBACK_SHELLS = ("/bin/bash", "/bin/sh")
 
@@ -27,8 +29,7 @@ _MISSED = b"missed "
 _READY = b"ready\n"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Frozen):
     """What is to be run inside, and as whom. An empty `argv`, or an empty first word, asks for a login shell.
 
     `directory` is the one asked for; without it, `working_directory`, the caller's own, is tried. `environment` is the
@@ -57,8 +58,7 @@ class Request:
         return not self.argv or not self.argv[0]
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Frozen):
     """A request with everything worked out, in the bytes that the kernel takes."""
 
     words: tuple[bytes, ...]
@@ -80,8 +80,7 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Child:
+class Child(Frozen):
     """A command that has been executed inside a session."""
 
     pid: int

@@ -12,18 +12,19 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
 
 from sessions import owners, records
+from sessions.data import TYPE_CHECKING, Mutable, field
 from sessions.errors import JournalError, SessionExists
 from sessions.linux import trace
 from sessions.linux.publish import publish
 from sessions.model import Chroot, Owner, Session
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from sessions.steps import Note, Step
 
 FORMAT = 1
@@ -55,8 +56,7 @@ class State(StrEnum):
     """Up before the machine was restarted, or laid to rest for that: recover or end it."""
 
 
-@dataclass
-class Header:
+class Header(Mutable):
     """The first line: the session, and its plan as recorded; :attr:`plan` makes steps of it when they are wanted."""
 
     session: Session
@@ -75,8 +75,7 @@ _HEADERS: dict[bytes, Header] = {}
 _MOST_HEADERS = 64
 
 
-@dataclass
-class Journal:
+class Journal(Mutable):
     """An open journal. Marks are written before this object changes."""
 
     path: str

@@ -6,10 +6,10 @@ Parser, printers, script environment, manual pages and shell completion are all 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 
 from sessions import keytypes
+from sessions.data import Frozen
 from sessions.keytypes import KeyType, Value
 from sessions.model import (
     SOURCES,
@@ -53,8 +53,7 @@ class Status(Enum):
     OBSOLETE = "obsolete"  # accepted, no effect
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(Frozen):
     """One configuration key.
 
     ``sources`` are the kinds of source it is legal for (empty: all); ``value_type`` reads it; ``field`` is the

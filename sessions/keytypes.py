@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from sessions.data import Frozen
 
 Value = str | bool | tuple[str, ...]
 
@@ -55,8 +56,7 @@ _ERE_MEMBER = re.compile(r"\[:([a-z]+):\]|(.)-(?!\[:)(.)|(.)", re.DOTALL)
 _SIZE = re.compile(r"[1-9][0-9]*[KMGT%]?")
 
 
-@dataclass(frozen=True)
-class KeyType:
+class KeyType(Frozen):
     """How values of one type are read and written.
 
     ``parse`` takes the text of a schroot.conf line; ``accept`` takes what a TOML parser gives; ``word`` names the type

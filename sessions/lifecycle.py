@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 
 from sessions import engine, names, owners, schroots, setupd, sourcelock, store, users
 from sessions.config.configuration import Configuration
 from sessions.config.load import load_cached
+from sessions.data import Frozen, replace
 from sessions.engine import Settings
 from sessions.errors import (
     Interrupted,
@@ -54,7 +54,7 @@ def find_chroot(configuration: Configuration, word: str, *, with_host: bool) -> 
     try:
         return configuration.find(asked.namespace, asked.name), asked.name
     except NotFound:
-        if with_host and asked == (names.CHROOT, HOST.name):
+        if with_host and asked == names.Qualified(names.CHROOT, HOST.name):
             return HOST, asked.name
         raise
 
@@ -325,8 +325,7 @@ def why_not_recoverable(journal: Journal, boot_id: str) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Frozen):
     """A session as `list` and `show` know it."""
 
     journal: Journal

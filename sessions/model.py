@@ -4,30 +4,13 @@ live copy (Session). Frozen data without behaviour that touches anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, get_args
+from sessions.data import TYPE_CHECKING, Frozen
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
-class Value:
-    """Equality, hash and text of frozen data.
-
-    They stand here once, for all of it: dataclass would compile them for each class at every start of a command, which
-    costs milliseconds.
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.__dict__ == other.__dict__
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.__dict__.values()))
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
-        return f"{type(self).__name__}({values})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Places(Value):
+class Places(Frozen):
     """Where everything lives; the defaults are the installed system's."""
 
     native_config_dir: str = "/etc/chroot-sessions"
@@ -83,24 +66,21 @@ class Places(Value):
         return f"{self.state_dir}/maintenance"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Plain(Value):
+class Plain(Frozen):
     """A directory that is entered as it is: no session, no setup scripts."""
 
     kind: ClassVar[str] = "plain"
     directory: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Directory(Value):
+class Directory(Frozen):
     """A directory, bind-mounted or below an overlay."""
 
     kind: ClassVar[str] = "directory"
     directory: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class File(Value):
+class File(Frozen):
     """A tar archive, unpacked for each session; ``repack`` is set in the source twin only."""
 
     kind: ClassVar[str] = "file"
@@ -109,8 +89,7 @@ class File(Value):
     repack: bool = False
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Loopback(Value):
+class Loopback(Frozen):
     """A file that holds a file system, mounted by way of a loop device."""
 
     kind: ClassVar[str] = "loopback"
@@ -119,8 +98,7 @@ class Loopback(Value):
     location: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class BlockDevice(Value):
+class BlockDevice(Frozen):
     """A block device that holds a file system; also what the twin of a snapshot of such a device is."""
 
     kind: ClassVar[str] = "block-device"
@@ -129,8 +107,7 @@ class BlockDevice(Value):
     location: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LvmSnapshot(Value):
+class LvmSnapshot(Frozen):
     """A logical volume, of which each session gets a snapshot."""
 
     kind: ClassVar[str] = "lvm-snapshot"
@@ -140,8 +117,7 @@ class LvmSnapshot(Value):
     location: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class BtrfsSnapshot(Value):
+class BtrfsSnapshot(Frozen):
     """A subvolume of btrfs, of which each session gets a snapshot."""
 
     kind: ClassVar[str] = "btrfs-snapshot"
@@ -149,8 +125,7 @@ class BtrfsSnapshot(Value):
     snapshot_directory: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class ZfsSnapshot(Value):
+class ZfsSnapshot(Frozen):
     """A dataset of ZFS: each session gets a clone of a snapshot of it, its source twin the dataset itself."""
 
     kind: ClassVar[str] = "zfs-snapshot"
@@ -160,8 +135,7 @@ class ZfsSnapshot(Value):
     location: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Custom(Value):
+class Custom(Frozen):
     """Whatever the administrator's setup scripts mount as the root; they alone know what it is."""
 
     kind: ClassVar[str] = "custom"
@@ -170,8 +144,7 @@ class Custom(Value):
     source_cloneable: bool = False
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Host(Value):
+class Host(Frozen):
     """The running system itself, always below overlays; built in, never configured."""
 
     kind: ClassVar[str] = "host"
@@ -180,11 +153,10 @@ class Host(Value):
 Source = (
     Plain | Directory | File | Loopback | BlockDevice | LvmSnapshot | BtrfsSnapshot | ZfsSnapshot | Custom | Host
 )  # fmt: skip
-SOURCES: tuple[type[Source], ...] = get_args(Source)
+SOURCES: tuple[type[Source], ...] = Source.__args__
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Union(Value):
+class Union(Frozen):
     """What lies over the source: ``type`` "none" or "overlay", or one that no kernel has any more (aufs ...)."""
 
     type: str = "none"
@@ -201,8 +173,7 @@ class Union(Value):
         return self.type != "none"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Chroot(Value):
+class Chroot(Frozen):
     """A chroot as configured. The fields are the keys of schroot.conf(5) and sessions.toml(5): see sessions.keys."""
 
     name: str
@@ -245,8 +216,7 @@ class Chroot(Value):
         return dict(self.custom).get(key, "")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Identity(Value):
+class Identity(Frozen):
     """A user as the host knows it."""
 
     uid: int
@@ -258,8 +228,7 @@ class Identity(Value):
     shell: str
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Owner(Value):
+class Owner(Frozen):
     """A process whose death can be proven: pid, start time in clock ticks since boot, the boot's id, and the inodes of
     the pid and the time namespace in which the first two mean something.
     """
@@ -271,8 +240,7 @@ class Owner(Value):
     time_namespace: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class FstabLine(Value):
+class FstabLine(Frozen):
     """One line of an fstab(5) file; `options` is the fourth field, not yet taken apart."""
 
     source: str
@@ -281,16 +249,14 @@ class FstabLine(Value):
     options: str
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CopyLine(Value):
+class CopyLine(Frozen):
     """One line of a copyfiles file: a host file and where it goes inside."""
 
     source: str
     target: str
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class HostMount(Value):
+class HostMount(Frozen):
     """A real file system of the host below ``/``, for a session of the host chroot."""
 
     target: str
@@ -298,16 +264,14 @@ class HostMount(Value):
     is_directory: bool
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Script(Value):
+class Script(Frozen):
     """A setup script that a session was planned with, and how many of its steps are the script's."""
 
     name: str
     steps: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Session(Value):
+class Session(Frozen):
     """One live copy of a chroot: every name it will own and everything its scripts need, fixed before anything exists.
 
     It is the first line of the session's journal, so undo and recovery never read the configuration again.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sessions.data import Frozen
 from sessions.linux import syscall
 
 # Option -> (flag of mount(2), attribute of mount_setattr(2), whether it is set or cleared).
@@ -41,8 +40,7 @@ _PROPAGATION = {
 _PROPAGATION |= {f"r{word}": kind for word, kind in _PROPAGATION.items()}
 
 
-@dataclass(frozen=True)
-class MountOptions:
+class MountOptions(Frozen):
     """What options ask for: `flags` for a new file system, `attributes` for a bind mount, `data` for the rest.
 
     ``propagation`` is that of a bind mount and of all below it. ``needs_mount_program`` says that mount(8) has to see

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from sessions.data import Frozen
 from sessions.errors import InvalidName, NoSuchNamespace
 
 CHROOT = "chroot"
@@ -40,7 +39,7 @@ def check(name: str, what: str) -> str:
     return name
 
 
-class Qualified(NamedTuple):
+class Qualified(Frozen):
     """A name as typed, taken apart: ``source:sid`` is ("source", "sid")."""
 
     namespace: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
 
 from sessions import environ, names, owners, sources
 from sessions.config import profile, shellfile
+from sessions.data import Frozen, replace
 from sessions.linux import mountinfo, proc
 from sessions.model import Chroot, CopyLine, File, Host, HostMount, Identity, Places, Session, Union
 
@@ -25,8 +25,7 @@ _REAL_WITHOUT_DEVICE = frozenset(
 _RESOLVER = "/etc/resolv.conf"
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(Frozen):
     """How a session is asked for: its name (made up if empty), who asks, who it is for, and how long it lasts.
 
     `lock_timeout_s` is how long to wait while the source is in use (None: until it is not; 0: not at all).

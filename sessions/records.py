@@ -1,44 +1,50 @@
-"""Frozen dataclasses to plain JSON values and back, with every type checked on the way back in.
+"""Frozen data to plain JSON values and back, with every type checked on the way back in.
 
-Where a field may hold one of several dataclasses, each has a ``kind`` class attribute, which stands in its record.
+Where a field may hold data of several classes, each has a ``kind`` class attribute, which stands in its record.
 """
 
 from __future__ import annotations
 
+import sys
 import types
-import typing
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
 
-T = TypeVar("T")
-Decoder = Callable[[object], Any]
+from sessions.data import TYPE_CHECKING, Frozen
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias, TypeVar
+
+    T = TypeVar("T")
+
+Decoder: TypeAlias = "Callable[[object], Any]"
 
 
 def encode(value: Any) -> Any:
-    """The JSON value for a dataclass, tuple or plain value."""
+    """The JSON value for frozen data, a tuple or a plain value."""
     if isinstance(value, tuple):
         return [encode(item) for item in value]
-    names = _field_names(type(value))
-    if names is None:
+    if not isinstance(value, Frozen):
         return value
-    record = {name: encode(getattr(value, name)) for name in names}
+    record = {name: encode(getattr(value, name)) for name in value.__match_args__}
     if hasattr(value, "kind"):
         record["kind"] = value.kind
     return record
 
 
 def decode(cls: type[T], data: object) -> T:
-    """The dataclass `cls` that `data` records; raises ValueError, which names the field, if it records none."""
+    """The data of class `cls` that `data` records; raises ValueError, which names the field, if it records none."""
     value: T = _decoder(cls)(data)
     return value
 
 
-def _field_names(cls: Any) -> tuple[str, ...] | None:
-    """The fields of a dataclass; None for any other type."""
-    if cls not in _FIELD_NAMES:
-        _FIELD_NAMES[cls] = tuple(field.name for field in fields(cls)) if is_dataclass(cls) else None
-    return _FIELD_NAMES[cls]
+def field_types(cls: type[Frozen]) -> dict[str, Any]:
+    """The type of each field: its annotation as the module understands it that it stands in."""
+    found = {}
+    for base in reversed(cls.__mro__):
+        words = getattr(base, "__annotations__", {})
+        names = vars(sys.modules[base.__module__])
+        found.update({name: eval(words[name], names) for name in cls.__match_args__ if name in words})
+    return found
 
 
 def _decoder(hint: Any) -> Decoder:
@@ -49,12 +55,11 @@ def _decoder(hint: Any) -> Decoder:
 
 
 def _make_decoder(hint: Any) -> Decoder:
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        return _tuple_decoder(typing.get_args(hint))
-    if origin in (types.UnionType, typing.Union):
-        return _union_decoder(typing.get_args(hint))
-    return _dataclass_decoder(hint) if is_dataclass(hint) else _plain_decoder(hint)
+    if isinstance(hint, types.UnionType):
+        return _union_decoder(hint.__args__)
+    if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
+        return _tuple_decoder(hint.__args__)
+    return _data_decoder(hint) if issubclass(hint, Frozen) else _plain_decoder(hint)
 
 
 def _plain_decoder(cls: type) -> Decoder:
@@ -66,9 +71,8 @@ def _plain_decoder(cls: type) -> Decoder:
     return plain
 
 
-def _dataclass_decoder(cls: Any) -> Decoder:
-    hints = typing.get_type_hints(cls)
-    decoders = {name: _decoder(hints[name]) for name in _field_names(cls) or ()}
+def _data_decoder(cls: type[Frozen]) -> Decoder:
+    decoders = {name: _decoder(hint) for name, hint in field_types(cls).items()}
     allowed = {*decoders, "kind"}
 
     def table(data: object) -> Any:
@@ -92,7 +96,7 @@ def _dataclass_decoder(cls: Any) -> Decoder:
 
 
 def _union_decoder(choices: tuple[Any, ...]) -> Decoder:
-    """Of None and one type, or of dataclasses told apart by their kind."""
+    """Of None and one type, or of classes told apart by their kind."""
     others = [choice for choice in choices if choice is not type(None)]
     if len(others) == 1:
         return lambda data: None if data is None else _decoder(others[0])(data)
@@ -127,6 +131,5 @@ def _tuple_decoder(arguments: tuple[Any, ...]) -> Decoder:
     return fixed
 
 
-# What reflection found, by class.
-_FIELD_NAMES: dict[Any, tuple[str, ...] | None] = {}
+# By type.
 _DECODERS: dict[Any, Decoder] = {}

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+from sessions.data import impossible
 from sessions.environ import is_purged
 from sessions.errors import SessionNotUsable, SessionsError, StepFailed
 from sessions.model import (
@@ -66,6 +67,7 @@ __all__ = [
     "Warn",
     "WriteFile",
     "ZfsSnapshot",
+    "impossible",
     "is_purged",
     "main",
     "private_mounts",

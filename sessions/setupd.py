@@ -9,19 +9,20 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING, Any
 
 from sessions import model
 from sessions import schroots as schroot_scripts
 from sessions.config.raw import ERROR, Problem
+from sessions.data import TYPE_CHECKING, Frozen, replace
 from sessions.errors import SessionsError, StepFailed
 from sessions.model import Places, Session
 from sessions.steps import Step
 from sessions.steps.foreign import RunScript
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from _typeshed import ReadableBuffer
 
 MARKER = b"# sessions-script: 1\n"
@@ -36,8 +37,7 @@ _LEFTOVER = re.compile(r".*dpkg-(old|dist|new|tmp)")
 Plan = Callable[[Session], Iterator[Step]]
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Frozen):
     """One script: where it is, and what it plans in-process."""
 
     name: str

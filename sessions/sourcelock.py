@@ -13,17 +13,19 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TypeVar
 
 from sessions import owners, store, waiters
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import Interrupted, JournalError, SessionsError, SourceBusy
 from sessions.journal import checksum, open_existing
 from sessions.linux import proc, signals, syscall
 from sessions.model import Places
 from sessions.waiters import Kind, Waiter
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 # All who are in the way have to go, so that it is enough to be told of some.
 _MOST_WATCHED = 16
 _MOST_NAMED = 3
@@ -31,8 +33,7 @@ _MOST_NAMED = 3
 _LONGEST_POLL_MS = 86_400_000.0
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Frozen):
     """What somebody wants a source for. `chroot` is its name, and `is_exclusive` what its source-lock says."""
 
     chroot: str
@@ -52,16 +53,14 @@ class Claim:
         return self.is_exclusive and Kind.SOURCE in (self.kind, other)
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(Frozen):
     """How long somebody is ready to wait (None: until it is their turn; 0: not at all), and whom to tell meanwhile."""
 
     timeout_s: float | None = None
     say: Callable[[str, str], None] = lambda letter, line: None
 
 
-@dataclass(frozen=True)
-class Blocker:
+class Blocker(Frozen):
     """Somebody in the way: a session by its journal, a waiter or maintenance by their records."""
 
     kind: Kind

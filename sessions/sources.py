@@ -7,9 +7,8 @@ its answers.
 from __future__ import annotations
 
 import os.path
-from dataclasses import replace
-from typing import NamedTuple, assert_never
 
+from sessions.data import Frozen, impossible, replace
 from sessions.model import (
     BlockDevice,
     BtrfsSnapshot,
@@ -26,7 +25,7 @@ from sessions.model import (
 )
 
 
-class Storage(NamedTuple):
+class Storage(Frozen):
     """The names of what a session's storage is made of: see the fields of Session that are called the same."""
 
     mount_device: str = ""
@@ -46,7 +45,7 @@ def has_sessions(source: Source) -> bool:
         ):
             return True
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)
 
 
 def is_cloned(chroot: Chroot) -> bool:
@@ -63,7 +62,7 @@ def is_cloned(chroot: Chroot) -> bool:
         case Plain() | Host():
             return False
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)
 
 
 def is_purged(chroot: Chroot) -> bool:
@@ -79,7 +78,7 @@ def is_purged(chroot: Chroot) -> bool:
         ):  # fmt: skip
             return is_cloned(chroot)
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)
 
 
 def twin_of(source: Source) -> Source:
@@ -94,7 +93,7 @@ def twin_of(source: Source) -> Source:
         case Plain() | Directory() | Loopback() | BlockDevice() | ZfsSnapshot() | Custom() | Host():
             return source
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)
 
 
 def inner_location(source: Source) -> str:
@@ -105,7 +104,7 @@ def inner_location(source: Source) -> str:
         case Plain() | Directory() | BtrfsSnapshot() | Custom() | Host():
             return ""
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)
 
 
 def storage(chroot: Chroot, session_id: str) -> Storage:
@@ -126,4 +125,4 @@ def storage(chroot: Chroot, session_id: str) -> Storage:
         case Plain() | Directory() | File() | Custom() | Host():
             return Storage()
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)

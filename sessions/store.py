@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from sessions.data import Frozen
 from sessions.errors import JournalError, NeedsRoot, NotFound
 from sessions.journal import Journal, open_existing
 from sessions.linux import files
 from sessions.model import Places
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Frozen):
     """A journal by its name alone, not opened."""
 
     path: str

@@ -10,10 +10,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from sessions import lifecycle, names, owners, store, waiters
+from sessions.data import Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal, State
@@ -33,8 +33,7 @@ _PATIENCE_S = 1.0
 _IN_SOMEBODYS_HANDS = (State.STARTING, State.STOPPING)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Frozen):
     """One thing that was left behind: its kind, its name or path, why it is known to be left, and what became of it."""
 
     kind: str
@@ -45,8 +44,7 @@ class Finding:
     """Whether it is still there, since it could not or must not be taken away."""
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(Frozen):
     """One look at everything; with `dry_run`, nothing is touched."""
 
     places: Places

@@ -13,15 +13,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from sessions import names, owners, records
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import SessionsError
 from sessions.linux import files, trace
 from sessions.linux.publish import publish
 from sessions.model import Owner, Places
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # The manage lock is held for less than a millisecond.
 _POLL_S = 0.002
@@ -39,8 +41,7 @@ class Kind(StrEnum):
 _KINDS = frozenset(Kind)
 
 
-@dataclass(frozen=True)
-class Waiter:
+class Waiter(Frozen):
     """A record by its name alone."""
 
     path: str
@@ -49,8 +50,7 @@ class Waiter:
     owner_mark: str
 
 
-@dataclass(frozen=True)
-class Details:
+class Details(Frozen):
     """What a record says inside; all unknown where it cannot be read."""
 
     owner: Owner | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
+from sessions.data import replace
 from sessions.errors import UsageError
 from sessions.model import Places
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from sessions import relay, running, users
 from sessions.cli import options as cli
 from sessions.cli.selection import Selection, Target
 from sessions.cli.telling import FAILED, Caught, Failed, log, put, tell, tell_error
+from sessions.data import TYPE_CHECKING, replace
 from sessions.enter import Child, Request
 from sessions.errors import (
     CannotEnter,
@@ -141,8 +140,8 @@ class _Actions:
             except ValueError as error:
                 raise SessionsError(f"{key}: {error}") from None
         if not target.chroot:  # a session has its own already: these are for the scripts of this call
-            return target._replace(settings=tuple(values.items()))
-        return target._replace(chroot=_with(chroot, values.items()))
+            return replace(target, settings=tuple(values.items()))
+        return replace(target, chroot=_with(chroot, values.items()))
 
     def act(self, target: Target) -> int:
         """Do it; the exit status."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from sessions import lifecycle, names, relay, sweep, upkeep, users
 from sessions.cli.acting import lock_timeout_option, no_wait_option, patience_s, say
 from sessions.cli.printing import json_option, print_json
+from sessions.data import asdict
 from sessions.engine import Settings
 from sessions.errors import NotFound
 from sessions.model import Places

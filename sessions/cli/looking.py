@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from typing import Any
 
 import click
 
 from sessions import lifecycle, names, records, setupd, store, users, waiters
 from sessions.cli.printing import json_option, print_json, print_table
 from sessions.config.load import Configuration, load
+from sessions.data import TYPE_CHECKING, asdict
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal
 from sessions.keys import KEYS, is_legal, value_of
@@ -18,6 +17,9 @@ from sessions.keytypes import show as shown
 from sessions.linux import proc
 from sessions.model import Chroot, Places
 from sessions.newsession import HOST, Wish
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _places = click.make_pass_decorator(Places)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, assert_never
 
 from sessions import sources
 from sessions.cli.telling import COMPATIBLE_VERSION
+from sessions.data import Frozen, impossible
 from sessions.environ import described
 from sessions.keys import BY_NAME, KEYS, Key, Part, Status, is_legal, value_of
 from sessions.keytypes import show
@@ -42,7 +42,7 @@ _CONFIG_NAMES = {"zfs-dataset": "zfs-dataset-name"}
 _LABELS = {"ZFS-Source-Dataset": "zfs-dataset", "ZFS-Clone-Dataset": "zfs-clone-name"}
 
 
-class Shown(NamedTuple):
+class Shown(Frozen):
     """A chroot to print something about, or a session of it."""
 
     chroot: Chroot
@@ -237,7 +237,7 @@ def _type_rows(shown: Shown) -> Iterator[tuple[str, str]]:
         case Custom() | Host():
             pass
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)
 
 
 def _twin_rows(shown: Shown) -> Iterator[tuple[str, str]]:

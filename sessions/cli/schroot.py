@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
 
 from sessions.cli import options as cli
 from sessions.cli.telling import COMPATIBLE_VERSION, FAILED, Caught, Failed, put, tell, tell_error, tell_everything
+from sessions.data import TYPE_CHECKING
 from sessions.errors import NeedsRoot, SessionsError
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from sessions.config.configuration import Configuration
     from sessions.model import Places
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
 
 from sessions import names
 from sessions.cli import options as cli
 from sessions.cli.telling import tell
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import NeedsRoot, NoSuchNamespace, NotFound, SessionsError
 from sessions.model import Chroot, Places, Plain
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NOT_DEFINED = "The specified chroots are not defined in ‘{}’"
 
 
-class Target(NamedTuple):
+class Target(Frozen):
     """What to act on: a chroot, or without one the session `name`. `word` is as typed, or the full name.
 
     `settings` are the keys that this call sets for the session's scripts.

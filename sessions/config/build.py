@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 from sessions import keys, names, sources
 from sessions.config import custom
 from sessions.config.raw import ERROR, WARNING, Dialect, Problem, RawFile, RawSection
+from sessions.data import TYPE_CHECKING, Frozen, Mutable, field, replace
 from sessions.errors import InvalidName
 from sessions.keys import Key, Part, Status
 from sessions.keytypes import BOOLEAN, PERSONALITY, REGEX, Value
 from sessions.model import Chroot, Custom, Directory, File, Places, Plain, Source, Union
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # Keys of schroot's session files, which it refuses in a configuration file.
 _DISALLOWED = ("name", "mount-location")
@@ -26,8 +28,7 @@ Origins = dict[str, tuple[str, int]]
 Settings = dict[str, Value]
 
 
-@dataclass(frozen=True)
-class Built:
+class Built(Frozen):
     """What became of a section: a chroot, or None and at least one problem that is an error."""
 
     name: str
@@ -49,8 +50,7 @@ class Built:
         return next((problem for problem in self.problems if problem.is_error), None)
 
 
-@dataclass
-class Report:
+class Report(Mutable):
     """A section being read, and what was found wrong with it so far."""
 
     section: RawSection

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from sessions import names, sources
 from sessions.config.build import Built, Origins, is_host_root
 from sessions.config.raw import WARNING, Problem
+from sessions.data import Frozen, field, replace
 from sessions.errors import ConfigError, NotFound
 from sessions.model import Chroot, Union
 
@@ -15,8 +15,7 @@ _SOURCE_ENDING = "-source"
 _SOURCE_DESCRIPTION = " (source chroot)"
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(Frozen):
     """What is configured; a section with an error is in `broken`, and the rest of its file is usable."""
 
     chroots: dict[str, Chroot] = field(default_factory=dict)

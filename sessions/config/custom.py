@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sessions import keys
+from sessions.data import TYPE_CHECKING
 from sessions.keytypes import TEXT, Value
 
 if TYPE_CHECKING:

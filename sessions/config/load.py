@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from sessions import names
 from sessions.config import build, ini
@@ -16,6 +15,7 @@ from sessions.config.build import Built
 from sessions.config.configuration import Configuration, configuration_of
 from sessions.config.raw import ERROR, WARNING, Dialect, Problem, RawFile
 from sessions.config.read import UNSETTLED_NS, Signature, Untrusted, read_trusted, signature
+from sessions.data import Frozen, Mutable, field
 from sessions.model import Places
 
 __all__ = ["Configuration", "Problem", "load", "load_cached"]
@@ -41,8 +41,7 @@ def load_cached(places: Places) -> Configuration:
     return fresh.configuration
 
 
-@dataclass
-class _Looked:
+class _Looked(Mutable):
     """The files and directories that were looked at, each as it was just before."""
 
     at: dict[str, Signature] = field(default_factory=dict)
@@ -52,8 +51,7 @@ class _Looked:
         self.at[path] = signature(path)
 
 
-@dataclass(frozen=True)
-class _Loaded:
+class _Loaded(Frozen):
     """A result, and all that it depends on."""
 
     configuration: Configuration

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+
+from sessions.data import Frozen
 
 ERROR = "error"
 WARNING = "warning"
@@ -20,8 +21,7 @@ class Dialect(Enum):
     TOML = "sessions.toml"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(Frozen):
     """One thing wrong: where, why, and what to do. An error makes its section unusable, a warning does not."""
 
     file: str
@@ -61,8 +61,7 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-@dataclass(frozen=True)
-class RawSection:
+class RawSection(Frozen):
     """The definition of one chroot as written: ``values`` maps each key to its value and line."""
 
     name: str
@@ -71,8 +70,7 @@ class RawSection:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True)
-class RawFile:
+class RawFile(Frozen):
     """One file as written; ``problems`` are those that belong to no section, or to one that is not in ``sections``."""
 
     file: str

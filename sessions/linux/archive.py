@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from io import FileIO
 
+from sessions.data import Frozen
 from sessions.errors import BadArchive, SessionsError
 from sessions.linux import mountinfo, trace
 
@@ -51,8 +51,7 @@ _PACK = (
 )
 
 
-@dataclass(frozen=True)
-class Compression:
+class Compression(Frozen):
     """The commands that take a compression off and put it on, from standard input to standard output.
 
     Both are empty for an archive that is not compressed; `package` is the Debian package of the program.

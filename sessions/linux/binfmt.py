@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from sessions.data import Frozen
 
 DIRECTORY = "/proc/sys/fs/binfmt_misc"
 # As much of a program as the kernel looks at.
@@ -14,8 +15,7 @@ _CONTROLS = ("register", "status")
 _ELF_KIND, _ELF_MACHINE = slice(0, 6), slice(18, 20)
 
 
-@dataclass(frozen=True)
-class Registration:
+class Registration(Frozen):
     """One interpreter that the kernel has been told of, and for which programs."""
 
     interpreter: str

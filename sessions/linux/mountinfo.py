@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from sessions.data import Frozen
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(Frozen):
     """One line of mountinfo, its octal escapes resolved; `propagation` holds words such as "shared:1"."""
 
     id: int

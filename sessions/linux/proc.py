@@ -11,7 +11,8 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from sessions.data import Frozen
 
 _NS_GET_MNTNS_ID = 0x8008B705
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -121,8 +122,7 @@ def session_members(sid: int) -> list[int]:
     return found
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(Frozen):
     """What tells that something lies below a mounted root: its path, or the device if no other tree shares that.
 
     An overlay has a device of its own; a bind mount shares the original's, and other sessions may have it mounted too.

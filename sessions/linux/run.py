@@ -11,14 +11,14 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
 
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import SessionsError
 from sessions.linux import syscall, trace
 
 if TYPE_CHECKING:
     import subprocess  # imported where it is used: the usual session starts no host program
+    from typing import NoReturn
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLAIN_ENVIRONMENT = {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
@@ -35,8 +35,7 @@ class ProgramMissing(SessionsError):
     """A program of the host that is needed is not installed."""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Frozen):
     """How a program ended: `status` as Popen.returncode (negative for a signal), and what it printed."""
 
     status: int
@@ -55,8 +54,7 @@ def ending(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(Frozen):
     """A host program on its way, whose output is wanted whole."""
 
     argv: Sequence[str]
@@ -150,8 +148,7 @@ def fork(child: Callable[[], NoReturn]) -> int:
     return pid
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Frozen):
     """A started executable of setup.d: `pid` leads a session of its own, output comes through the two pipes."""
 
     pid: int

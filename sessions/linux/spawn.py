@@ -16,13 +16,12 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from sessions.data import Frozen
 from sessions.linux import syscall
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Frozen):
     """Why nothing was started: at which stage ("directory", "execute" ...), and the errno."""
 
     stage: str

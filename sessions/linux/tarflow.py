@@ -10,11 +10,14 @@ import os
 import select
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import IO
 
+from sessions.data import TYPE_CHECKING
 from sessions.linux import run
 from sessions.linux.tarcheck import check
 from sessions.linux.tarheader import Ended, Refused
+
+if TYPE_CHECKING:
+    from typing import IO
 
 _READ_BYTES = 64 * 1024
 _SPLICE_BYTES = 1 << 30

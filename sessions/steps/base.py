@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, assert_never
 
+from sessions.data import TYPE_CHECKING, Frozen, Mutable, field, impossible
 from sessions.model import (
     BlockDevice,
     BtrfsSnapshot,
@@ -22,7 +21,10 @@ from sessions.model import (
     ZfsSnapshot,
 )
 
-Note = dict[str, Any]
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, TypeAlias
+
+Note: TypeAlias = "dict[str, Any]"
 
 
 class Stage(StrEnum):
@@ -33,8 +35,7 @@ class Stage(StrEnum):
     STOP = "setup-stop"
 
 
-@dataclass
-class Context:
+class Context(Mutable):
     """What a step may use besides its own fields; the engine makes one for each walk through a plan.
 
     ``note`` is what the journal knows of the step at hand: what its check found, what its do remembered. ``remember``
@@ -63,8 +64,7 @@ class Context:
         return "ok" if self.succeeded else "fail"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Frozen):
     """One reversible effect.
 
     The order is check, begin mark, do, done mark; later undo, undone mark. ``undo`` is total: legal after nothing,
@@ -130,4 +130,4 @@ def original_root(session: Session) -> str:
         case Loopback() | BlockDevice() | LvmSnapshot() | ZfsSnapshot() | Custom() | Host():
             return session.path  # which has no other name
         case unknown:
-            assert_never(unknown)
+            raise impossible(unknown)

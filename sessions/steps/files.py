@@ -6,18 +6,19 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import ClassVar
 
+from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, nss, removal, trace
 from sessions.steps.base import Context, Note, Stage, Step, original_root
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 # Extended attribute that holds the stamp of the session a directory was made for (xattr(7): root's namespace).
 STAMP_ATTRIBUTE = "trusted.chroot-sessions.stamp"
 
 
-@dataclass(frozen=True)
 class MountPoint(Step):
     """An empty directory in a place that only we write, to mount on."""
 
@@ -64,7 +65,6 @@ class MountPoint(Step):
         return f"make the mount point {self.path}"
 
 
-@dataclass(frozen=True)
 class OwnedTree(Step):
     """A directory for a session's data, marked with the session's stamp, and removed with all that is in it.
 
@@ -151,7 +151,6 @@ class OwnedTree(Step):
         return f"make the directory {self.path}"
 
 
-@dataclass(frozen=True)
 class InsideStep(Step):
     """A step that writes files inside the session.
 
@@ -222,7 +221,6 @@ def _temporary(target: str, context: Context) -> str:
     return f".{name}.{context.session.stamp}"
 
 
-@dataclass(frozen=True)
 class WriteFile(InsideStep):
     """A small text file inside the session."""
 
@@ -243,7 +241,6 @@ class WriteFile(InsideStep):
         return f"write {self.text.strip()!r} to {self.target} inside"
 
 
-@dataclass(frozen=True)
 class MakeLink(InsideStep):
     """A symbolic link inside a session whose tree is its own."""
 
@@ -265,7 +262,6 @@ class MakeLink(InsideStep):
         return f"link {self.target} inside to {self.points_to}"
 
 
-@dataclass(frozen=True)
 class CopyFile(InsideStep):
     """A file of the host, copied into the session."""
 
@@ -299,7 +295,6 @@ class CopyFile(InsideStep):
         return f"copy {self.source} to {self.target} inside"
 
 
-@dataclass(frozen=True)
 class CopyDatabases(InsideStep):
     """Databases of the host's name service, such as passwd, written into the session's /etc."""
 
@@ -331,7 +326,6 @@ def _status(path: str) -> os.stat_result | None:
         return None
 
 
-@dataclass(frozen=True)
 class Warn(Step):
     """A warning where a setup script comes to what it cannot use, in that script's name."""
 

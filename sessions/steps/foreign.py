@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import ClassVar
 
+from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, mountinfo, removal
 from sessions.steps.base import Context, Note, Stage, Step
 from sessions.steps.programs import Command, ProgramStep
 from sessions.steps.unmounting import is_mounted, unmount
 
+if TYPE_CHECKING:
+    from typing import ClassVar
 
-@dataclass(frozen=True)
+
 class RunScript(ProgramStep):
     """An executable of a setup.d directory, called with the stage and ``ok`` or ``fail``.
 
@@ -65,7 +66,6 @@ class RunScript(ProgramStep):
         return f"run {self.path}"
 
 
-@dataclass(frozen=True)
 class ForeignRoot(Step):
     """The place where scripts of an administrator mount the root of a custom chroot: nothing on the way up.
 
@@ -102,7 +102,6 @@ class ForeignRoot(Step):
         return f"(at the end: unmount what scripts have left at {self.path})"
 
 
-@dataclass(frozen=True)
 class ForeignMountPoint(Step):
     """The directory of a custom chroot's root, unless a script has made it already; it goes with the ForeignRoot."""
 
@@ -130,7 +129,6 @@ class ForeignMountPoint(Step):
         return f"make the mount point {self.path}, unless a script has"
 
 
-@dataclass(frozen=True)
 class RootIsMounted(Step):
     """Scripts of the administrator have mounted a root by now: without one, nothing must be written in its place."""
 

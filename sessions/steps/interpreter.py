@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import ClassVar
 
+from sessions.data import TYPE_CHECKING
 from sessions.linux import binfmt, files
 from sessions.steps.base import Context, Note
 from sessions.steps.mounts import AnyMount, attach_clone
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 # Programs that every root has, by which its machine is known.
 _PROGRAMS = ("/bin/sh", "/bin/true")
 
 
-@dataclass(frozen=True)
 class BindInterpreter(AnyMount):
     """The host's interpreter for the programs of the root, bound read-only at its own path inside.
 

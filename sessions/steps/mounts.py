@@ -7,20 +7,21 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import ClassVar
 
 from sessions import mountoptions
+from sessions.data import TYPE_CHECKING
 from sessions.environ import is_purged
 from sessions.errors import StepFailed
 from sessions.linux import files, run, syscall, trace
 from sessions.steps.base import Context, Note, Stage, Step, original_root
 from sessions.steps.unmounting import is_mounted, try_unmount, unmount
 
+if TYPE_CHECKING:
+    from typing import ClassVar
+
 KNOWN_FILE_SYSTEMS = "/proc/filesystems"
 
 
-@dataclass(frozen=True)
 class PrivateDirectory(Step):
     """A directory of ours mounted on itself and made private, so that mounts below it stay in this mount namespace.
 
@@ -72,7 +73,6 @@ class PrivateDirectory(Step):
         return f"keep mounts below {self.path} private to this mount namespace"
 
 
-@dataclass(frozen=True)
 class AnyMount(Step):
     """A mount at a path of ours if `root` is empty, else at a path inside the session that is mounted at `root`."""
 
@@ -202,7 +202,6 @@ class AnyMount(Step):
         return True
 
 
-@dataclass(frozen=True)
 class MountStep(AnyMount):
     """A mount at `target`."""
 
@@ -235,7 +234,6 @@ def check_kernel_knows(fstype: str) -> None:
 _KNOWN: set[tuple[int, int, str]] = set()
 
 
-@dataclass(frozen=True)
 class FileSystem(MountStep):
     """A new instance of a file system, such as proc or a tmpfs; options as in fstab(5)."""
 
@@ -317,7 +315,6 @@ _LOOKED_UP = ("LABEL=", "UUID=", "PARTLABEL=", "PARTUUID=", "ID=")
 _WITH_HELPERS = frozenset(("nfs", "nfs4", "cifs", "fuse", "ntfs", "ntfs-3g", "davfs", "sshfs"))
 
 
-@dataclass(frozen=True)
 class Bind(MountStep):
     """A directory or a file of the host, seen inside the session; changes of its mounts stay on either side."""
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
-from typing import ClassVar
 
 from sessions import mountoptions
+from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, removal, syscall, trace
 from sessions.steps.base import Context, Note
 from sessions.steps.mounts import MountStep, check_kernel_knows
 
+if TYPE_CHECKING:
+    from typing import ClassVar
 
-@dataclass(frozen=True)
+
 class Overlay(MountStep):
     """An overlay: `lowers` (topmost first) below a layer of the session's own in the directory `layer`.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import ClassVar
 
+from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, proc, syscall
 from sessions.steps.base import Context, Step
 
+if TYPE_CHECKING:
+    from typing import ClassVar
 
-@dataclass(frozen=True)
+
 class EndProcesses(Step):
     """Nothing on the way up; on the way down every process rooted in the session is ended."""
 

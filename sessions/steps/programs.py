@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sessions import environ
+from sessions.data import Frozen
 from sessions.errors import Interrupted, StepFailed
 from sessions.linux import proc, run
 from sessions.linux.signals import STOPPING, pending
 from sessions.steps.base import Context, Step
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Frozen):
     """A program, its arguments, and the name that stands before each line of what it says.
 
     ``root_fd`` is the root it is executed in, -1 for ours.
@@ -27,7 +26,6 @@ class Command:
     root_fd: int = -1
 
 
-@dataclass(frozen=True)
 class ProgramStep(Step):
     """A step that runs a program with the environment of setup scripts, in a session (setsid(2)) of its own."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
+from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, proc
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.programs import Command, ProgramStep
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 # What starts services inside, in the order in which it is looked for, and the words before SERVICE ACTION. invoke-rc.d
 # would ask policy-rc.d, which is for packages that are installed inside and mostly says no.
@@ -16,7 +17,6 @@ _STARTERS = (("/usr/sbin/invoke-rc.d", ("--force",)), ("/usr/sbin/service", ()))
 _NAME = "70services"
 
 
-@dataclass(frozen=True)
 class Service(ProgramStep):
     """A service that runs inside for as long as the session is up."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import ClassVar
 
+from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import archive, trace
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.files import OwnedTree
 
+if TYPE_CHECKING:
+    from typing import ClassVar
 
-@dataclass(frozen=True)
+
 class UnpackedArchive(OwnedTree):
     """A directory with the contents of a tar archive; with ``repack``, the archive is made anew from it at the end."""
 

@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 import subprocess
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from helpers import make_chroot
 
 from sessions import access, users
 from sessions.access import Verdict
+from sessions.data import replace
 from sessions.model import Chroot, Identity, Places, Session
 
 # Users and groups that every Debian has: the caller, its group and one more, and somebody else.

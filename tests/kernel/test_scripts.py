@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import World, mounts, python, shell, snapshot
 
 from sessions import environ, lifecycle, users
+from sessions.data import replace
 from sessions.engine import Settings
 from sessions.errors import SessionsError, SetupFailed, StepFailed, Stuck
 from sessions.linux import proc

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from helpers import Fork, World, fork, mounts, output, python, shell, snapshot
 import sessions
 from sessions import lifecycle
 from sessions.api import CommandFailed, OpenSession
+from sessions.data import replace
 from sessions.engine import Settings
 from sessions.errors import CannotEnter, InUse, NotFound, SessionExists, SessionNotUsable, Stuck
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain, combinations, product
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from sessions import access
 from sessions.access import Decision, Rule, Verdict
 from sessions.config.configuration import source_twin
+from sessions.data import replace
 from sessions.model import Chroot, Directory, Identity, Places, Session, Union
 
 ALLOW, PASSWORD, DENY = Verdict.ALLOW, Verdict.PASSWORD, Verdict.DENY

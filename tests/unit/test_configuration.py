@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from configuring import ALL, OV, TOML_ALL, load_schroot, load_toml, places_in, summary, write
 
 from sessions.config.load import Problem, load
+from sessions.data import replace
 from sessions.errors import ConfigError, NotFound
 from sessions.model import File, Places, Plain, Union
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import string
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions import environ, keys, keytypes
+from sessions.data import replace
 from sessions.model import Chroot, Directory, File, Host, Identity, Places, Session, Source, Union
 from sessions.steps import Stage
 

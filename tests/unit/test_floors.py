@@ -15,7 +15,7 @@ SCRIPTS = sorted(path for path in (ROOT / "setup.d").iterdir() if path.is_file()
 LONGEST_FILE_LINES = 450
 
 FLOORS = (
-    ("errors",),
+    ("errors", "data"),
     ("linux",),
     ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "records"),
     ("config",),

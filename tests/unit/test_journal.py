@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from sessions import journal as journals
 from sessions import users
+from sessions.data import replace
 from sessions.errors import JournalError, SessionExists
 from sessions.journal import Journal, State, StepState
 from sessions.model import Chroot, Directory, FstabLine, Owner, Places, Session, Union

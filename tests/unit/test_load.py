@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from sessions.config import load as load_module
 from sessions.config.load import Configuration, Problem, load, load_cached
+from sessions.data import replace
 from sessions.model import Places
 
 

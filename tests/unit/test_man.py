@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from sessions import environ, keys, keytypes
 from sessions.cli import man, options
 from sessions.cli.native import sessions
 from sessions.config.load import load
+from sessions.data import replace
 from sessions.model import SOURCES, Chroot, Identity, Places, Plain, Session, Union
 
 MAN = Path(__file__).resolve().parents[2] / "man"

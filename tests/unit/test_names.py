@@ -15,6 +15,7 @@ from sessions.config.configuration import Configuration
 from sessions.engine import Settings
 from sessions.errors import InvalidName, NoSuchNamespace, NotFound, SessionsError
 from sessions.model import Chroot, Directory, Places
+from sessions.names import Qualified
 from sessions.newsession import Wish
 
 GRAMMAR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
@@ -46,10 +47,10 @@ def test_a_name_is_what_the_grammar_says_and_nothing_else(name: str) -> None:
 
 @given(VALID, st.sampled_from(names.NAMESPACES))
 def test_a_namespace_comes_before_a_colon(name: str, namespace: str) -> None:
-    assert names.split(name, names.CHROOT) == (names.CHROOT, name)
-    assert names.split(name, names.SESSION) == (names.SESSION, name)
+    assert names.split(name, names.CHROOT) == Qualified(names.CHROOT, name)
+    assert names.split(name, names.SESSION) == Qualified(names.SESSION, name)
     qualified = names.split(f"{namespace}:{name}", names.CHROOT)
-    assert qualified == (namespace, name)
+    assert qualified == Qualified(namespace, name)
     assert str(qualified) == f"{namespace}:{name}"
 
 

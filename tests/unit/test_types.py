@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from configuring import load_schroot, load_toml, places_in, summary
 
 from sessions import environ, sources
 from sessions.config.configuration import has_twin, source_twin
+from sessions.data import replace
 from sessions.keys import CLONEABLE, TYPES, UNIONABLE
 from sessions.model import (
     SOURCES,
@@ -353,5 +353,5 @@ def test_frozen_data_is_equal_by_type_and_values() -> None:
     assert Plain("/x") != Directory("/x")
     assert first != replace(first, name="b")
     assert eval(repr(first)) == first
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         first.name = "b"  # type: ignore[misc]
