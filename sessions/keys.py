@@ -305,14 +305,19 @@ KEYS: tuple[Key, ...] = (
 
 BY_NAME = {key.name: key for key in KEYS}
 
-_CUSTOM = re.compile(r"([a-z][a-z0-9]*\.)+[a-z][a-z0-9-]*")
+_CUSTOM = r"([a-z][a-z0-9]*\.)+[a-z][a-z0-9-]*"  # compiled where it is used first
 _RESERVED_PREFIXES = ("auth.", "chroot.", "host.", "libexec.", "mount.", "session.", "status.", "sysconf.")
 _RESERVED = ("setup.data.dir",)
 
 
 def is_custom(name: str) -> bool:
     """Whether `name` may be a custom key, such as ``setup.fstab`` or ``acme.mirror`` (schroot.conf(5))."""
-    return bool(_CUSTOM.fullmatch(name) and not name.startswith(_RESERVED_PREFIXES) and name not in _RESERVED)
+    return bool(
+        "." in name
+        and re.fullmatch(_CUSTOM, name)
+        and not name.startswith(_RESERVED_PREFIXES)
+        and name not in _RESERVED
+    )
 
 
 def custom_variable(name: str) -> str:

@@ -50,10 +50,11 @@ _CLASSES = {
     "upper": "A-Z",
     "xdigit": "0-9A-Fa-f",
 }
-_ERE_TOKEN = re.compile(r"\\(.)|\[(\^?)(\]?(?:\[:[a-z]+:\]|[^]])*)\]|(\[)", re.DOTALL)
-_ERE_MEMBER = re.compile(r"\[:([a-z]+):\]|(.)-(?!\[:)(.)|(.)", re.DOTALL)
+# The patterns are compiled where they are used first: at most starts that is nowhere.
+_ERE_TOKEN = r"(?s)\\(.)|\[(\^?)(\]?(?:\[:[a-z]+:\]|[^]])*)\]|(\[)"
+_ERE_MEMBER = r"(?s)\[:([a-z]+):\]|(.)-(?!\[:)(.)|(.)"
 
-_SIZE = re.compile(r"[1-9][0-9]*[KMGT%]?")
+_SIZE = r"[1-9][0-9]*[KMGT%]?"
 
 
 class KeyType(Frozen):
@@ -94,7 +95,8 @@ def compile_regex(text: str) -> re.Pattern[str]:
     They differ between brackets: ``[[:alpha:]]`` is a class, and a backslash there is a character like any other.
     """
     try:
-        return re.compile(_ERE_TOKEN.sub(_translate_token, text))
+        is_plain = "\\" not in text and "[" not in text
+        return re.compile(text if is_plain else re.sub(_ERE_TOKEN, _translate_token, text))
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}; see regex(7)") from None
 
@@ -104,7 +106,7 @@ def _translate_token(match: re.Match[str]) -> str:
     if stray:
         raise re.error("a bracket is not closed")
     if escaped is None:
-        return f"[{negation}{_ERE_MEMBER.sub(_translate_member, members)}]"
+        return f"[{negation}{re.sub(_ERE_MEMBER, _translate_member, members)}]"
     if escaped in "<>":
         return r"\b"
     return match[0] if escaped in "123456789bBdDsSwW" else re.escape(escaped)
@@ -161,7 +163,7 @@ def _personality(text: str) -> str:
 
 
 def _size(text: str) -> str:
-    if text and not _SIZE.fullmatch(text):
+    if text and not re.fullmatch(_SIZE, text):
         raise ValueError(f"{text!r} is not a size; write bytes, or a number followed by K, M, G, T or %")
     return text
 

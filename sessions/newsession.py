@@ -114,7 +114,7 @@ def _host_copyfiles() -> tuple[CopyLine, ...]:
 
 def _host_mounts(places: Places) -> tuple[HostMount, ...]:
     """The real file systems mounted below /, uppermost first; what a session gets new is left out."""
-    with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
+    with open("/proc/filesystems", encoding="utf-8", errors="replace") as file:
         without_device = {line.split()[1] for line in file if line.startswith("nodev")} - _REAL_WITHOUT_DEVICE
     fresh = ("/proc", "/sys", "/dev", "/run", "/tmp", places.state_dir, places.runtime_dir)
     found: dict[str, HostMount] = {}

@@ -31,8 +31,9 @@ _HEAD_BYTES = 1024
 _LARGEST_STOCK_BYTES = 1024 * 1024
 _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 # The names that schroot's run-parts takes (reference: run-parts(8), its LANANA and LSB forms).
-_NAME = re.compile(r"[a-z0-9]+|_?([a-z0-9_.]+-)+[a-z0-9]+|[a-z0-9][a-z0-9-]*")
-_LEFTOVER = re.compile(r".*dpkg-(old|dist|new|tmp)")
+_NAME = r"_?([a-z0-9_.]+-)+[a-z0-9]+|[a-z0-9][a-z0-9-]*"
+_SIMPLE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_LEFTOVERS = ("dpkg-old", "dpkg-dist", "dpkg-new", "dpkg-tmp")
 
 Plan = Callable[[Session], Iterator[Step]]
 
@@ -88,7 +89,7 @@ def _names(directory: str) -> dict[str, str]:
 
 
 def _counts(name: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and not _LEFTOVER.fullmatch(name)
+    return (_SIMPLE.issuperset(name) or bool(re.fullmatch(_NAME, name))) and not name.endswith(_LEFTOVERS)
 
 
 def _unmasked(entry: os.DirEntry[str]) -> str:

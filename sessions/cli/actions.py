@@ -80,7 +80,7 @@ def _name(signum: int) -> str:
 
 
 def _new_id(chroot: Chroot) -> str:
-    with open(_RANDOM_UUID, encoding="ascii") as file:
+    with open(_RANDOM_UUID, encoding="utf-8") as file:
         return f"{chroot.name}-{file.read().strip()}"
 
 

@@ -5,6 +5,7 @@ It starts hundreds of times in a single build, so what only some actions need is
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command with these arguments (the process's own, if not given), and exit with its status."""
+    # A command is over before looking for cycles pays.
+    gc.disable()
     program = "unschroot" if os.path.basename(sys.argv[0]) == "unschroot" else "schroot"
     status = run(sys.argv[1:] if argv is None else argv, program)
     for stream in (sys.stdout, sys.stderr):

@@ -7,7 +7,7 @@ up at the first error, every problem here is bound to its line, and only the sec
 
 from __future__ import annotations
 
-from sessions.config.raw import ERROR, NOT_UTF8, WARNING, Dialect, Problem, RawFile, RawSection
+from sessions.config.raw import ERROR, WARNING, Dialect, Problem, RawFile, RawSection, stray_at
 
 _CORRECT = "correct or remove the line; until then nothing in its section is used"
 
@@ -61,14 +61,14 @@ class _Reader:
             self._take_item(line, number)
 
     def _check_comment(self, line: str, number: int) -> None:
-        if NOT_UTF8.search(line):
+        if stray_at(line) >= 0:
             self.problems.append(self._problem(number, "the comment is not UTF-8", "save the file as UTF-8", WARNING))
 
     def _take_group(self, line: str, number: int) -> None:
         self.current = None
         self.is_lost = True
         name, bracket, rest = line[1:].partition("]")
-        if NOT_UTF8.search(line):
+        if stray_at(line) >= 0:
             self._complain(number, "the line is not UTF-8", "save the file as UTF-8")
         elif not name or not bracket or "]" in rest:
             self._complain(number, f"Invalid group: “{_shown(line)}”", "write [NAME]; what follows it is not used")
@@ -82,7 +82,7 @@ class _Reader:
 
     def _take_item(self, line: str, number: int) -> None:
         key, equals, value = line.partition("=")
-        if NOT_UTF8.search(line):
+        if stray_at(line) >= 0:
             self._complain(number, "the line is not UTF-8", "save the file as UTF-8")
         elif not equals:
             self._complain(number, f"Invalid line: “{_shown(line)}”", _remedy_for(line))

@@ -15,21 +15,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sessions import keys
 from sessions.config import custom
-from sessions.config.raw import NOT_UTF8
+from sessions.config.raw import stray_at
 from sessions.config.read import Untrusted, read_trusted_again
 from sessions.errors import ConfigError
 from sessions.model import Chroot, CopyLine, FstabLine, Places
 
 _BLANKS = " \t\r"
-_BETWEEN_FIELDS = re.compile("[ \t]+")
+_SPECIAL_IN_COPIES = frozenset(" \t\\")
+# The patterns are compiled where they are used first, which in most sessions is nowhere.
 # The escapes of fstab(5) for what separates fields and lines, and for the backslash itself.
-_FSTAB_ESCAPE = re.compile(r"\\(040|011|012|134|\\)")
+_FSTAB_ESCAPE = r"\\(040|011|012|134|\\)"
 _FSTAB_MEANING = {"040": " ", "011": "\t", "012": "\n", "134": "\\", "\\": "\\"}
 # A word of copyfiles: a backslash keeps the character behind it from ending the word, as for the shell's read.
-_COPY_WORD = re.compile(r"(?:\\.|[^ \t\\])+")
-_DATABASE = re.compile("[a-z][a-z0-9_-]*")
+_COPY_WORD = r"(?:\\.|[^ \t\\])+"
+_DATABASE = "[a-z][a-z0-9_-]*"
 # What may be a service: it becomes a word for the init system inside, and must not be taken for an option.
-_SERVICE = re.compile("[A-Za-z0-9_][A-Za-z0-9_.@:+-]*")
+_SERVICE = "[A-Za-z0-9_][A-Za-z0-9_.@:+-]*"
 # What schroot calls the file of each key when it is missing.
 _WORDS = {"setup.fstab": "setup_fstab", "setup.copyfiles": "copyfiles", "setup.nssdatabases": "nssdatabases"}
 
@@ -58,7 +59,7 @@ def services(chroot: Chroot, told: Told = _NOTHING_TOLD) -> tuple[str, ...]:
     value = told["setup.services"] if "setup.services" in told else chroot.custom_value("setup.services")
     names = tuple(value.replace(",", " ").split())
     for name in names:
-        if not _SERVICE.fullmatch(name):
+        if not re.fullmatch(_SERVICE, name):
             raise ConfigError(
                 f"setup.services: {name!r} is not the name of a service", hint="write names, with commas between them"
             )
@@ -75,7 +76,7 @@ def _lines(chroot: Chroot, key: str, places: Places, told: Told) -> Iterator[tup
         content = line.strip(_BLANKS)
         if content and not content.startswith("#"):
             where = f"{path}, line {number}"
-            if NOT_UTF8.search(content) or "\0" in content:
+            if stray_at(content) >= 0 or "\0" in content:
                 raise ConfigError(f"{where}: the line is not UTF-8 text", hint="save the file as UTF-8")
             yield where, content
 
@@ -118,7 +119,9 @@ def _read(paths: Sequence[str], key: str) -> tuple[str, str]:
 
 
 def _fstab_line(line: str, where: str) -> FstabLine:
-    fields = [_FSTAB_ESCAPE.sub(lambda match: _FSTAB_MEANING[match[1]], field) for field in _BETWEEN_FIELDS.split(line)]
+    fields = [field for field in line.replace("\t", " ").split(" ") if field]
+    if "\\" in line:
+        fields = [re.sub(_FSTAB_ESCAPE, lambda match: _FSTAB_MEANING[match[1]], field) for field in fields]
     if len(fields) < 3:
         raise ConfigError(
             f"{where}: {len(fields)} of at least 3 fields",
@@ -131,10 +134,12 @@ def _fstab_line(line: str, where: str) -> FstabLine:
 
 
 def _copy_line(line: str, where: str) -> CopyLine:
-    match = _COPY_WORD.match(line)
-    source, rest = (match[0], line[match.end() :].strip(_BLANKS)) if match else (line, "")
-    source = re.sub(r"\\(.)", r"\1", source)
-    target = re.sub(r"\\(.)", r"\1", rest) or source
+    source, rest = line, ""
+    if not _SPECIAL_IN_COPIES.isdisjoint(line):
+        match = re.match(_COPY_WORD, line)
+        source, rest = (match[0], line[match.end() :].strip(_BLANKS)) if match else (line, "")
+        source, rest = (re.sub(r"\\(.)", r"\1", words) for words in (source, rest))
+    target = rest or source
     # A relative path is passed over, with a warning, when the session comes to it.
     return CopyLine(source, _checked_target(target, where) if target.startswith("/") else target)
 
@@ -147,7 +152,7 @@ def _checked_target(target: str, where: str) -> str:
 
 
 def _database(line: str, where: str) -> str:
-    if not _DATABASE.fullmatch(line):
+    if not (line.isalpha() and line.isascii() and line.islower()) and not re.fullmatch(_DATABASE, line):
         raise ConfigError(
             f"{where}: {line!r} is not the name of a database", hint="write one name a line, such as passwd"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 
 from sessions.data import Frozen
@@ -10,8 +9,16 @@ from sessions.data import Frozen
 ERROR = "error"
 WARNING = "warning"
 
-# Bytes that are not UTF-8 reach the readers as these (the decoder's surrogateescape).
-NOT_UTF8 = re.compile("[\ud800-\udfff]")
+
+def stray_at(text: str) -> int:
+    """Where the first byte is that is not UTF-8, which the decoder made a surrogate of (surrogateescape); else -1."""
+    if text.isascii():
+        return -1
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return -1
 
 
 class Dialect(Enum):

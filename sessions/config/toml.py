@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from sessions import keys
-from sessions.config.raw import ERROR, NOT_UTF8, Dialect, Problem, RawFile, RawSection
+from sessions.config.raw import ERROR, Dialect, Problem, RawFile, RawSection, stray_at
 from sessions.keytypes import kind
 
 _CHROOT = "chroot"
@@ -24,9 +24,8 @@ _ERROR_LINE = re.compile(r"\(at line (\d+), column \d+\)$")
 
 def parse(text: str, file: str) -> RawFile:
     """The sections of `text`; with an error of syntax none, for nothing behind it can be trusted."""
-    stray = NOT_UTF8.search(text)
-    if stray:
-        line = text.count("\n", 0, stray.start()) + 1
+    if (stray := stray_at(text)) >= 0:
+        line = text.count("\n", 0, stray) + 1
         return _unusable(file, line, "the line is not UTF-8", "save the file as UTF-8")
     import tomli  # only where there is a TOML file: it costs milliseconds
 

@@ -223,7 +223,7 @@ def check_kernel_knows(fstype: str) -> None:
     status = os.stat(KNOWN_FILE_SYSTEMS)
     if (status.st_dev, status.st_ino, fstype) in _KNOWN:
         return
-    with open(KNOWN_FILE_SYSTEMS, encoding="ascii", errors="replace") as file:
+    with open(KNOWN_FILE_SYSTEMS, encoding="utf-8", errors="replace") as file:
         known = {line.split()[-1] for line in file if line.strip()}
     if fstype not in known:
         raise StepFailed(f"this kernel has no {fstype} file system", hint=f"load it as root: modprobe {fstype}")

@@ -6,7 +6,7 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import archive, trace
+from sessions.linux import trace
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.files import OwnedTree
 
@@ -23,6 +23,8 @@ class UnpackedArchive(OwnedTree):
 
     def check(self, context: Context) -> Note:
         """The archive has to be usable, and the directory's name free."""
+        from sessions.linux import archive  # here, so that only sessions of archives load it
+
         archive.compression_of(self.archive)
         if not os.path.exists(self.archive):
             raise StepFailed(f"{self.archive}: Failed to stat file: No such file or directory")
@@ -30,6 +32,8 @@ class UnpackedArchive(OwnedTree):
 
     def do(self, context: Context) -> None:
         """Make the directory and unpack into it."""
+        from sessions.linux import archive
+
         super().do(context)
         archive.unpack(self.archive, self.path)
 
@@ -39,6 +43,8 @@ class UnpackedArchive(OwnedTree):
         if os.path.lexists(temporary):
             os.unlink(temporary)
         if self.repack and context.succeeded and context.stage is Stage.STOP and self.is_present(context):
+            from sessions.linux import archive
+
             archive.repack(self.path, self.archive, temporary=temporary)
             # Under its other name it is a leftover: half removed, it must never be packed again.
             trace.point("rename", self.path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.worker import LIBC, MS_BIND, MS_PRIVATE, NotMeasured, Times, check, cover
+from tests.bench.worker import LIBC, MS_BIND, MS_PRIVATE, NotMeasured, Times, check, cover, mount
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILES = ("minimal", "default")
 TRUE = "/bin/true"
 DEBIANS = "/usr/bin/schroot"
+PREFIX = "/usr/local"
+DEPENDENCIES = ("click", "filelock", "psutil", "tomli")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -252,18 +256,25 @@ def debians_program() -> Program | None:
 
 
 def own_programs() -> list[Program]:
-    """Ours as an installation starts them: the scripts beside the interpreter, else what such a script does."""
-    found = []
-    for name, command, module, is_schroot in (
-        ("drop-in", "schroot", "sessions.cli.schroot", True),
-        ("native", "sessions", "sessions.cli.native", False),
-    ):
-        script = Path(sys.executable).parent / command
-        if script.is_file() and script.read_bytes()[:2] == b"#!":
-            found.append(Program(name, (str(script),), is_schroot))
-        elif importlib.util.find_spec(module):
-            found.append(Program(name, (sys.executable, "-c", f"from {module} import main; main()"), is_schroot))
-    return found
+    """Ours, as :func:`install` makes them."""
+    return [
+        Program("drop-in", (f"{PREFIX}/bin/schroot",), True),
+        Program("native", (f"{PREFIX}/bin/sessions",), False),
+    ]
+
+
+def install(ground: Ground) -> None:
+    """Lay what `make install` makes over the prefix of this namespace, with the dependencies beside the package."""
+    root = f"{ground.work}/installed"
+    installer = CHECKOUT / "etc/packaging/install.py"
+    words = ["install", "--destdir", root, "--prefix", PREFIX]
+    subprocess.run([os.path.realpath(sys.executable), "-IB", installer, *words], check=True)
+    (package,) = Path(root).rglob("sessions/__init__.py")
+    for name in DEPENDENCIES:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None, f"{name} is not installed"
+        shutil.copytree(Path(spec.origin).parent, package.parents[1] / name)
+    mount("bench", PREFIX, "overlay", 0, f"lowerdir={root}{PREFIX}:{PREFIX}")
 
 
 class Debian:
@@ -302,22 +313,17 @@ class Own:
     """Our commands, and the bare interpreter that they stand on."""
 
     def __init__(self, ground: Ground, programs: Sequence[Program]) -> None:
+        install(ground)
         use_own_places(ground)
         self.programs = programs
-        self.environment = dict(ENVIRONMENT)
-        if any("-c" in program.words for program in programs):
-            # As after an installation: compiled once, and found without the checkout as working directory.
-            self.environment["PYTHONPATH"] = str(CHECKOUT)
-            self.environment["PYTHONPYCACHEPREFIX"] = f"{ground.work}/pycache"
-
         for program in programs:
-            check_that_it_runs(program, self.environment)
+            check_that_it_runs(program, ENVIRONMENT)
 
     def measure(self, profile: str) -> Times:
         """Every case of every command once."""
-        times = {"python start": _timed([sys.executable, "-I", "-c", "pass"], self.environment)}
+        times = {"python start": _timed([os.path.realpath(sys.executable), "-IS", "-c", "pass"], ENVIRONMENT)}
         for program in self.programs:
-            times |= run_all(program, profile, self.environment)
+            times |= run_all(program, profile, ENVIRONMENT)
         return times
 
 
