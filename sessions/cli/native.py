@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from sessions import __version__, relay, where
-from sessions.cli import acting, keeping, looking, service
+from sessions.cli import acting, keeping, looking, process, service
 from sessions.errors import SessionsError
 from sessions.model import Places
 
@@ -38,7 +38,7 @@ for _command in (*acting.COMMANDS, *keeping.COMMANDS, *looking.COMMANDS, service
 def main() -> NoReturn:
     """Run the command and exit: with the status of what was run inside, or 125 for every failure of our own."""
     relay.ensure_standard_descriptors()
-    sys.exit(_run(sys.argv[1:]))
+    process.run(lambda: _run(sys.argv[1:]))
 
 
 def _run(arguments: list[str]) -> int:
@@ -57,8 +57,7 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except (BrokenPipeError, SystemExit):
-        # The reader has gone (which click makes an exit): nothing more can be said there, nor flushed at our exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The reader has gone (which click makes an exit): nothing more can be said there.
         return FAILED
     except OSError as error:
         complain(f"{error.strerror or error}: {error.filename}" if error.filename else f"{error.strerror or error}")

@@ -5,13 +5,13 @@ It starts hundreds of times in a single build, so what only some actions need is
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
 from sessions.cli import options as cli
+from sessions.cli import process
 from sessions.cli.telling import COMPATIBLE_VERSION, FAILED, Caught, Failed, put, tell, tell_error, tell_everything
 from sessions.data import TYPE_CHECKING
 from sessions.errors import NeedsRoot, SessionsError
@@ -25,17 +25,8 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command with these arguments (the process's own, if not given), and exit with its status."""
-    # A command is over before looking for cycles pays.
-    gc.disable()
     program = "unschroot" if os.path.basename(sys.argv[0]) == "unschroot" else "schroot"
-    status = run(sys.argv[1:] if argv is None else argv, program)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass
-    # Taking the interpreter down in good order costs milliseconds, and nothing is left in it to be saved.
-    os._exit(status)
+    process.run(lambda: run(sys.argv[1:] if argv is None else argv, program))
 
 
 def run(arguments: Sequence[str], program: str = "schroot") -> int:
