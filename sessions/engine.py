@@ -89,7 +89,7 @@ def _do(journal: Journal, index: int, step: Step, context: Context) -> None:
             if wants_sync:
                 os.fdatasync(journal.fd)
         step.do(context)
-        if step.is_marked:
+        if step.asks_whether_done:
             journal.done(index)
     except Interrupted:
         raise

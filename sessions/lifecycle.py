@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -82,8 +82,9 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
         for problem in schroots.problems(places):
             settings.say("W", str(problem))
     store.prepare(places)
-    _sweep(places)
-    if store.exists(places, session.id):
+    entries = store.entries(places)
+    _sweep(places, entries)
+    if any(entry.id == session.id for entry in entries) and store.exists(places, session.id):
         raise SessionExists(session.id)
     with (
         signals.held_back(),
@@ -99,12 +100,12 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
     return session
 
 
-def _sweep(places: Places) -> None:
+def _sweep(places: Places, entries: Iterable[store.Entry]) -> None:
     """End a few sessions whose owners are gone, if a look at a few names shows any: `sessions gc` looks at all.
 
     Not one that somebody is ending already: it is no business of ours to wait for its scripts.
     """
-    automatic = [entry for entry in store.entries(places) if entry.owner_mark]
+    automatic = [entry for entry in entries if entry.owner_mark]
     if not automatic:
         return
     realm, first, ended = owners.realm(), time.time_ns() % len(automatic), 0
@@ -216,10 +217,10 @@ def end(
     if something could not be undone: the rest is, and ending it again is possible.
     """
     users.need_root()
-    store.find(places, session_id)
+    entry = store.find(places, session_id)
     with session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s):
         try:
-            journal = store.open_session(places, session_id, for_marks=True)
+            journal = store.open_found(places, entry, for_marks=True)
         except NotFound:
             return
         with journal:
@@ -252,10 +253,10 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
     told why.
     """
     users.need_root()
-    store.find(places, session_id)
+    entry = store.find(places, session_id)
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
-        store.open_session(places, session_id, for_marks=True) as journal,
+        store.open_found(places, entry, for_marks=True) as journal,
     ):
         _recover(journal, settings)
 
@@ -287,10 +288,10 @@ def rest(places: Places, session_id: str, settings: Settings) -> None:
     could not be undone; the rest is.
     """
     users.need_root()
-    store.find(places, session_id)
+    entry = store.find(places, session_id)
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
-        store.open_session(places, session_id, for_marks=True) as journal,
+        store.open_found(places, entry, for_marks=True) as journal,
     ):
         check_namespace(journal)
         state = state_under_lock(journal)

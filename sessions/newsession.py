@@ -50,7 +50,7 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         overlay = f"{places.mount_dir}/.{session_id}.layer"
     elif union.is_used:
         overlay = f"{union.overlay_directory}/{session_id}"
-    boot_id = proc.boot_id()
+    owner = owners.this_process() if wish.automatic else None
     inside = sources.inner_location(chroot.source).strip("/")
     storage = sources.storage(chroot, session_id)
     session = Session(
@@ -60,9 +60,9 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         selected_name=selected_name,
         caller=wish.caller,
         user=wish.user,
-        owner=owners.this_process() if wish.automatic else None,
+        owner=owner,
         created_ns=time.time_ns(),
-        boot_id=boot_id,
+        boot_id=owner.boot_id if owner else proc.boot_id(),
         mount_namespace=proc.mount_namespace() or 0,
         places=places,
         location=location,

@@ -32,10 +32,10 @@ def running(
     """
     users.need_root()
     # Asked for first, so that a name without a session does not make a lock.
-    store.find(places, session_id)
+    entry = store.find(places, session_id)
     with ExitStack() as stack:
         with session_lock(places.lock_dir, session_id):
-            journal = stack.enter_context(store.open_session(places, session_id, for_marks=False))
+            journal = stack.enter_context(store.open_found(places, entry, for_marks=False))
             _check_usable(journal)
             fcntl.flock(journal.fd, fcntl.LOCK_SH)
             stack.enter_context(guard())

@@ -54,7 +54,7 @@ def scripts(places: Places) -> list[Script]:
     /etc/schroot/setup.d adds those that are not schroot's own, which were written for its way of mounting. Raises
     StepFailed for one that cannot be trusted or run.
     """
-    found = {name: path for name, path in _names(places.stock_setup_dir).items() if not os.path.isdir(path)}
+    found = _names(places.stock_setup_dir, _is_no_directory)
     schroots, own = f"{places.schroot_config_dir}/setup.d", f"{places.native_config_dir}/setup.d"
     if schroots == own:
         own_names = {name: path for name, path in _names(own).items() if not _is_schroots(name, path)}
@@ -79,13 +79,17 @@ def problems(places: Places) -> list[Problem]:
     return found
 
 
-def _names(directory: str) -> dict[str, str]:
+def _names(directory: str, is_wanted: Callable[[os.DirEntry[str]], bool] = lambda entry: True) -> dict[str, str]:
     """The names in a setup.d directory that count, with their paths, or /dev/null for one that is masked."""
     try:
         with os.scandir(directory) as entries:
-            return {entry.name: _unmasked(entry) for entry in entries if _counts(entry.name)}
+            return {entry.name: _unmasked(entry) for entry in entries if _counts(entry.name) and is_wanted(entry)}
     except FileNotFoundError:
         return {}
+
+
+def _is_no_directory(entry: os.DirEntry[str]) -> bool:
+    return not entry.is_dir()
 
 
 def _counts(name: str) -> bool:

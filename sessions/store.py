@@ -79,6 +79,14 @@ def open_session(places: Places, session_id: str, *, for_marks: bool) -> Journal
         raise NotFound(f"{session_id}: no such session", (session_id,), hint="see: sessions list") from None
 
 
+def open_found(places: Places, entry: Entry, *, for_marks: bool) -> Journal:
+    """Open a journal that was found, or that of a session that has its name by now; raises as :func:`open_session`."""
+    try:
+        return open_existing(entry.path, for_marks=for_marks)
+    except FileNotFoundError:
+        return open_session(places, entry.id, for_marks=for_marks)
+
+
 def read_all(places: Places) -> Iterator[Journal | JournalError]:
     """Every session's journal, closed again, or the error it gave; one that ends meanwhile is left out."""
     for entry in entries(places):

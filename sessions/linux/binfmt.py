@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 
 from sessions.data import Frozen
 
@@ -41,9 +42,15 @@ class Registration(Frozen):
 
 def is_foreign(head: bytes) -> bool:
     """Whether what begins so is a program (ELF) of another machine than the one that runs us."""
-    with open("/proc/self/exe", "rb") as file:
-        own = file.read(HEAD_BYTES)
+    own = _own_head()
     return head[:4] == own[:4] and (head[_ELF_KIND], head[_ELF_MACHINE]) != (own[_ELF_KIND], own[_ELF_MACHINE])
+
+
+@cache
+def _own_head() -> bytes:
+    """How the interpreter begins that we are run by."""
+    with open("/proc/self/exe", "rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def registration_for(head: bytes) -> Registration | None:

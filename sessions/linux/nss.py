@@ -30,7 +30,9 @@ def dump(databases: Sequence[str]) -> list[bytes]:
     SessionsError if the host has no such database.
     """
     sources = _sources()
-    others = [name for name in databases if not _is_file_only(name, sources.get(name, ()))]
+    asked = {source for name in databases for source in sources.get(name, ())}
+    has_users = "systemd" in asked and bool(_entries(USERDB))
+    others = [name for name in databases if not _is_file_only(name, sources.get(name, ()), has_users)]
     started = {name: run.start_call(["getent", name], package="libc-bin") for name in others}
     return [_printed(name, started[name]) if name in started else _file(name) for name in databases]
 
@@ -55,18 +57,18 @@ def _printed(database: str, call: run.Call) -> bytes:
     return outcome.output
 
 
-def _is_file_only(database: str, sources: Sequence[str]) -> bool:
+def _is_file_only(database: str, sources: Sequence[str], has_users: bool) -> bool:
     """Whether /etc/DATABASE is all there is to list: every other source is not installed or has nothing to list."""
-    return not any(_adds(source, database) for source in sources)
+    return not any(_adds(source, database, has_users) for source in sources)
 
 
-def _adds(source: str, database: str) -> bool:
+def _adds(source: str, database: str, has_users: bool) -> bool:
     """Whether a source of nsswitch.conf may list more than the file; in doubt it may."""
     if source == "files" or source in _WITHOUT_A_LIST:
         return False
     if source == "db":
         return os.path.exists(f"/var/lib/misc/{database}.db")
-    if source == "systemd" and not _entries(USERDB):
+    if source == "systemd" and not has_users:
         return False
     if source == "compat":
         return True

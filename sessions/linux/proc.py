@@ -16,6 +16,8 @@ from sessions.data import Frozen
 
 _NS_GET_MNTNS_ID = 0x8008B705
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# So many pids are tried one by one; with more, it is looked which of them there are.
+_FEW_PIDS = 64
 GRACE_S = 2.0
 """How long processes may take to end after SIGTERM."""
 DEADLINE_S = 10.0
@@ -147,11 +149,30 @@ def tree(path: str, *, owns_device: bool) -> Tree:
     return Tree(path, os.stat(path).st_dev if owns_device else None)
 
 
-def rooted_in(place: Tree) -> list[int]:
-    """The processes whose root directory lies in the tree: those that entered it, and deeper chroots."""
+def last_pid() -> int:
+    """The pid that was given out last in our pid namespace (proc(5), ns_last_pid); 0 if this kernel does not tell."""
+    try:
+        return int(_read("/proc/sys/kernel/ns_last_pid"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _pids_since(pid: int) -> Iterable[int]:
+    """Those that may have been given out after `pid`; all, where that is not known or numbers have begun again."""
+    last = last_pid() if pid else 0
+    if last < pid or not pid:
+        return _pids()
+    return range(pid + 1, last + 1) if last - pid <= _FEW_PIDS else [found for found in _pids() if found > pid]
+
+
+def rooted_in(place: Tree, *, since_pid: int = 0) -> list[int]:
+    """The processes whose root directory lies in the tree: those that entered it, and deeper chroots.
+
+    With `since_pid`, only those that were started since that pid was given out, as far as numbers tell.
+    """
     ours = os.stat("/")
     found = []
-    for pid in _pids():
+    for pid in _pids_since(since_pid):
         link = f"/proc/{pid}/root"
         try:
             root = os.stat(link)
@@ -160,7 +181,8 @@ def rooted_in(place: Tree) -> list[int]:
         # Nearly every process has our own root: one stat is all it costs.
         if (root.st_dev, root.st_ino) != (ours.st_dev, ours.st_ino) and place.holds(link):
             found.append(pid)
-    return found
+    # Threads have such numbers too, and may have roots of their own, but are not listed.
+    return sorted(set(found) & set(_pids())) if found else found
 
 
 def standing_in(place: Tree) -> list[int]:

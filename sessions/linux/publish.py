@@ -15,7 +15,7 @@ def publish(directory: str, name: str, data: bytes, *, temporary: str, reserved_
     long it may become without asking the disk for more. Raises FileExistsError if the name is taken.
     """
     unnamed = os.path.join(directory, temporary)
-    fd = _open(directory, unnamed)
+    fd, is_named = _open(directory, unnamed)
     try:
         view = memoryview(data)
         while view:
@@ -23,7 +23,8 @@ def publish(directory: str, name: str, data: bytes, *, temporary: str, reserved_
         if reserved_bytes:
             _reserve(fd, reserved_bytes)
         _link(fd, directory, name)
-        _unlink(unnamed)
+        if is_named:
+            _unlink(unnamed)
     except BaseException:
         os.close(fd)
         _unlink(unnamed)
@@ -31,14 +32,15 @@ def publish(directory: str, name: str, data: bytes, *, temporary: str, reserved_
     return fd
 
 
-def _open(directory: str, unnamed: str) -> int:
+def _open(directory: str, unnamed: str) -> tuple[int, bool]:
+    """A file to write to, and whether it has the name `unnamed`."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     try:
-        return os.open(directory, flags | os.O_TMPFILE, 0o600)
+        return os.open(directory, flags | os.O_TMPFILE, 0o600), False
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
             raise
-    return os.open(unnamed, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    return os.open(unnamed, flags | os.O_CREAT | os.O_EXCL, 0o600), True
 
 
 def _link(fd: int, directory: str, name: str) -> None:

@@ -54,7 +54,7 @@ class Context(Mutable):
     """The session as foreign scripts are told of it, if otherwise than it is."""
     note: Note = field(default_factory=dict)
     is_done: bool = False
-    """For undo: whether the journal says that do came to its end."""
+    """For undo of a step that asks for it: whether the journal says that do came to its end."""
     remember: Callable[[Note], None] = lambda note: None
     held: ExitStack = field(default_factory=ExitStack)
 
@@ -67,7 +67,7 @@ class Context(Mutable):
 class Step(Frozen):
     """One reversible effect.
 
-    The order is check, begin mark, do, done mark; later undo, undone mark. ``undo`` is total: legal after nothing,
+    The order is check, begin mark, do; later undo, undone mark. ``undo`` is total: legal after nothing,
     half or all of ``do``, and legal twice. Steps raise SessionsError or OSError; the engine names them.
     """
 
@@ -78,6 +78,8 @@ class Step(Frozen):
     """Whether it is left alone when a session is laid to rest, although a restart of the machine takes it away."""
     always_undone: ClassVar[bool] = False
     """Whether undo is called even if the step was never begun, as schroot calls every script for setup-stop."""
+    asks_whether_done: ClassVar[bool] = False
+    """Whether undo goes by :attr:`Context.is_done`: only then the journal is told when do has come to its end."""
     is_shared: ClassVar[bool] = False
     """Whether other sessions have the same effect, and the last one's undo takes it away: it is never marked undone."""
 

@@ -98,5 +98,8 @@ class BindInterpreter(AnyMount):
 
 def _start(path_fd: int) -> bytes:
     """How the file begins whose place is open (O_PATH)."""
-    with open(f"/proc/self/fd/{path_fd}", "rb") as file:
-        return file.read(binfmt.HEAD_BYTES)
+    fd = os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, binfmt.HEAD_BYTES)
+    finally:
+        os.close(fd)

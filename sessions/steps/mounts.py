@@ -196,7 +196,7 @@ class AnyMount(Step):
             # Somebody has renamed it: it is unmounted with the root, wherever it is then.
             return False
         try:
-            unmount(real, context, by=f"/proc/self/fd/{parent_fd}/{name}")
+            unmount(real, context, by=f"/proc/self/fd/{parent_fd}/{name}", inside=root)
         finally:
             os.close(parent_fd)
         return True

@@ -7,11 +7,14 @@ import signal
 from collections.abc import Sequence
 
 from sessions import environ
-from sessions.data import Frozen
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import Interrupted, StepFailed
 from sessions.linux import proc, run
 from sessions.linux.signals import STOPPING, pending
 from sessions.steps.base import Context, Step
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class Command(Frozen):
@@ -28,6 +31,8 @@ class Command(Frozen):
 
 class ProgramStep(Step):
     """A step that runs a program with the environment of setup scripts, in a session (setsid(2)) of its own."""
+
+    asks_whether_done: ClassVar[bool] = True
 
     def _end_earlier_run(self, context: Context) -> None:
         """End a run that outlived its engine."""

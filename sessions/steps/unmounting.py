@@ -23,11 +23,12 @@ def is_mounted(fd: int) -> bool:
         os.close(fd)
 
 
-def unmount(path: str, context: Context, *, by: str = "") -> None:
+def unmount(path: str, context: Context, *, by: str = "", inside: str = "") -> None:
     """Unmount what is mounted at `path` (`by` is the same place, spelled so that no link can get in between).
 
-    If it is busy: unmount what lies below it, then end the processes rooted in it, then, only under force, those that
-    merely stand in it, and at last detach it lazily. Raises StepFailed, naming who holds it, without force.
+    If it is busy: unmount what lies below it, then end the processes rooted in it, or in the root `inside` which it is,
+    then, only under force, those that merely stand in it, and at last detach it lazily. Raises StepFailed, naming who
+    holds it, without force.
     """
     name = by or path
     if try_unmount(name):
@@ -36,7 +37,8 @@ def unmount(path: str, context: Context, *, by: str = "") -> None:
     if try_unmount(name):
         return
     place = proc.Tree(path, _device_of_overlay(name))
-    proc.end_all(lambda: proc.rooted_in(place))
+    around = proc.Tree(inside, _device_of_overlay(inside)) if inside else place
+    proc.end_all(lambda: proc.rooted_in(around))
     if _try_unmount_patiently(name):
         return
     if not context.force:

@@ -268,6 +268,28 @@ def test_daemons_that_a_command_leaves_behind_are_ended(world: World, kind: str)
     session.end()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_that_is_older_than_the_session_is_ended_too(world: World, kind: str) -> None:
+    """It has changed its root by itself, and holds a device node that is mounted inside."""
+    world.define("tiny", profile="own", **KINDS[kind])
+    world.profile(fstab="/dev/null /dev/null none rw,bind 0 0\n")
+
+    def enter(it: Fork) -> None:
+        os.chroot(it.ask())
+        os.chdir("/")
+        held = os.open("/dev/null", os.O_RDWR)
+        it.tell("inside")
+        it.ask()
+        os.close(held)
+
+    old = fork(enter)
+    session = world.begin("tiny")
+    old.tell(session.location)
+    assert old.ask() == "inside"
+    session.end()
+    assert old.wait() == -signal.SIGTERM
+
+
 def test_daemons_that_ignore_term_and_fork_on_are_ended(world: World) -> None:
     world.define("tiny")
     session = world.begin("tiny")
