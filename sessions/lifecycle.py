@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from sessions import engine, names, owners, schroots, setupd, sourcelock, store, users
+from sessions import engine, events, names, owners, schroots, setupd, sourcelock, store, users
 from sessions.config.configuration import Configuration
 from sessions.config.load import load_cached
 from sessions.data import Frozen, replace
@@ -25,6 +25,7 @@ from sessions.errors import (
     StepFailed,
     Stuck,
 )
+from sessions.events import Event
 from sessions.journal import Journal, State, create
 from sessions.linux import proc, signals
 from sessions.locks import is_locked, session_lock
@@ -41,6 +42,7 @@ _MOST_LOOKED_AT = 16
 _MOST_SWEPT = 2
 # What a script may take of somebody's time who ends a session that is none of his.
 _OTHERS_SCRIPT_TIMEOUT_S = 10.0
+OWNER_IS_GONE = "the process it was for is gone"
 
 
 def find_chroot(configuration: Configuration, word: str, *, with_host: bool) -> tuple[Chroot, str]:
@@ -77,26 +79,29 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
 def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
     """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
     users.need_root()
+    clock = events.Clock()
     session, steps = plan(places, chroot, selected_name, wish)
     if session.verbosity != "quiet":
         for problem in schroots.problems(places):
             settings.say("W", str(problem))
-    store.prepare(places)
-    entries = store.entries(places)
-    _sweep(places, entries)
-    if any(entry.id == session.id for entry in entries) and store.exists(places, session.id):
-        raise SessionExists(session.id)
-    with (
-        signals.held_back(),
-        _admitted(places, session, steps, settings, Patience(wish.lock_timeout_s, settings.say)) as journal,
-    ):
-        try:
-            engine.up(journal, settings)
-            if session.owner is None:
-                _sync(journal)
-        except BaseException as error:
-            stuck = engine.down(journal, settings)
-            raise _setup_failed(session, error, stuck) from error
+    with events.told_if_it_fails(places, session, "begin"):
+        store.prepare(places)
+        entries = store.entries(places)
+        _sweep(places, entries)
+        if any(entry.id == session.id for entry in entries) and store.exists(places, session.id):
+            raise SessionExists(session.id)
+        with (
+            signals.held_back(),
+            _admitted(places, session, steps, settings, Patience(wish.lock_timeout_s, settings.say)) as journal,
+        ):
+            try:
+                engine.up(journal, settings)
+                if session.owner is None:
+                    _sync(journal)
+            except BaseException as error:
+                stuck = engine.down(journal, settings)
+                raise _setup_failed(session, error, stuck) from error
+            events.tell(places, Event.BEGIN, **events.of(session), duration_s=clock.duration_s)
     return session
 
 
@@ -153,7 +158,7 @@ def collect(places: Places, entry: store.Entry, settings: Settings) -> bool:
     timeout_s = min(settings.script_timeout_s or _OTHERS_SCRIPT_TIMEOUT_S, _OTHERS_SCRIPT_TIMEOUT_S)
     settings = replace(settings, script_timeout_s=timeout_s)
     try:
-        end(places, entry.id, settings, kill_commands=True, only_if=has_lost_its_owner)
+        end(places, entry.id, settings, kill_commands=True, only_if=has_lost_its_owner, reason=OWNER_IS_GONE)
     except NotFound:
         pass
     except SessionsError as error:
@@ -209,8 +214,9 @@ def end(
     *,
     kill_commands: bool = False,
     only_if: Callable[[Journal], bool] = lambda journal: True,
+    reason: str = "",
 ) -> None:
-    """End a session; one that is gone meanwhile is success.
+    """End a session; one that is gone meanwhile is success. `reason` is why, where nobody has asked for it.
 
     `only_if` is asked under the session's lock, when nobody can change the session any more; without its yes nothing is
     done. Raises InUse while a command of somebody runs inside, unless `kill_commands` or force says so, and Stuck
@@ -229,7 +235,8 @@ def end(
             check_namespace(journal)
             if not (kill_commands or settings.force):
                 _check_nobody_inside(journal)
-            _down(journal, settings)
+            with events.told_if_it_fails(places, journal.session, "end"):
+                _down(places, journal, settings, reason)
 
 
 def _check_nobody_inside(journal: Journal) -> None:
@@ -257,17 +264,19 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
         store.open_found(places, entry, for_marks=True) as journal,
+        events.told_if_it_fails(places, journal.session, "recover"),
     ):
-        _recover(journal, settings)
+        _recover(places, journal, settings)
 
 
-def _recover(journal: Journal, settings: Settings) -> None:
+def _recover(places: Places, journal: Journal, settings: Settings) -> None:
+    clock = events.Clock()
     session_id, boot_id = journal.session.id, proc.boot_id()
     check_namespace(journal)
     reason = why_not_recoverable(journal, boot_id)
     if reason:
         settings.say("W", f"session {session_id} cannot be recovered and is ended: {reason}")
-        _down(journal, settings)
+        _down(places, journal, settings, reason)
         return
     if journal.state(boot_id=boot_id, is_locked=False) is State.BROKEN:
         raise SessionNotUsable(
@@ -279,6 +288,7 @@ def _recover(journal: Journal, settings: Settings) -> None:
         raise SetupFailed(
             f"session {session_id} could not be recovered: {error}", hint=f"or end it: sessions end {session_id}"
         ) from error
+    events.tell(places, Event.RECOVERY, **events.of(journal.session), duration_s=clock.duration_s)
 
 
 def rest(places: Places, session_id: str, settings: Settings) -> None:
@@ -292,16 +302,19 @@ def rest(places: Places, session_id: str, settings: Settings) -> None:
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
         store.open_found(places, entry, for_marks=True) as journal,
+        events.told_if_it_fails(places, journal.session, "rest"),
     ):
+        clock = events.Clock()
         check_namespace(journal)
         state = state_under_lock(journal)
         reason = why_not_recoverable(journal, "") or ("it was left half way" if state is State.BROKEN else "")
         if reason:
             settings.say("I", f"session {session_id} is ended: {reason}")
-            _down(journal, settings)
+            _down(places, journal, settings, reason)
         else:
             # Also one that is down already: whoever laid it to rest may have died before it was done.
             _raise_stuck(session_id, "laid to rest", engine.rest(journal, settings))
+            events.tell(places, Event.REST, **events.of(journal.session), duration_s=clock.duration_s)
 
 
 def _raise_stuck(session_id: str, what: str, stuck: list[str]) -> None:
@@ -310,9 +323,14 @@ def _raise_stuck(session_id: str, what: str, stuck: list[str]) -> None:
         raise Stuck(text, stuck, hint=f"mend that, then again: sessions end {session_id}")
 
 
-def _down(journal: Journal, settings: Settings) -> None:
+def _down(places: Places, journal: Journal, settings: Settings, reason: str) -> None:
     """Take a session down; raises Stuck if something could not be undone."""
-    _raise_stuck(journal.session.id, "ended", engine.down(journal, settings))
+    session, clock = journal.session, events.Clock()
+    _raise_stuck(session.id, "ended", engine.down(journal, settings))
+    # A clock that was set back has seen it begin in the future.
+    lasted_s = max(0.0, round((time.time_ns() - session.created_ns) / 1e9, 6))
+    event = {**events.of(session), "reason": reason, "duration_s": clock.duration_s, "lasted_s": lasted_s}
+    events.tell(places, Event.END, **event)
 
 
 def why_not_recoverable(journal: Journal, boot_id: str) -> str:

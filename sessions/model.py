@@ -61,6 +61,11 @@ class Places(Frozen):
         return f"{self.runtime_dir}/waiting"
 
     @property
+    def events_dir(self) -> str:
+        """The log of events, and the one before it: no truth, and nobody needs it."""
+        return f"{self.runtime_dir}/events"
+
+    @property
     def maintenance_dir(self) -> str:
         """A record, named after the chroot, for each source that is locked until somebody unlocks it."""
         return f"{self.state_dir}/maintenance"

@@ -11,12 +11,13 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-from sessions import owners, store, waiters
+from sessions import events, owners, store, waiters
 from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import Interrupted, JournalError, SessionsError, SourceBusy
+from sessions.events import Event
 from sessions.journal import checksum, open_existing
 from sessions.linux import proc, signals, syscall
 from sessions.model import Places
@@ -171,6 +172,7 @@ def _wait(
         watch = stack.enter_context(_Watch(places, claim))
         waiter = waiters.register(places, claim.chroot, claim.kind, claim.user)
         stack.callback(waiters.withdraw, waiter)
+        tell_once = stack.enter_context(_told(places, claim))
         while True:
             found = blockers(places, claim, waiter.ticket)
             if not found and (taken := _try(places, claim, take, give_back, waiter.ticket)) is not None:
@@ -180,6 +182,7 @@ def _wait(
                 continue
             if (words := _names(found)) != told:
                 told = words
+                tell_once(words)
                 patience.say("I", f"waiting for chroot {claim.chroot}: {words}")
             # The end of who is known to be dead is no news: what it has left, others have to take away.
             marks = [blocker.owner_mark for blocker in found if blocker.owner_mark and blocker.path not in hopeless]
@@ -188,6 +191,37 @@ def _wait(
                     f"chroot {claim.chroot} is in use: {words}",
                     hint="try again later, or wait longer with --lock-timeout",
                 )
+
+
+@contextmanager
+def _told(places: Places, claim: Claim) -> Iterator[Callable[[str], None]]:
+    """Write down that somebody waits, and for whom, when what this gives is called; and how it came out."""
+    who = {
+        "session": claim.session_id,
+        "chroot": f"source:{claim.chroot}" if claim.kind is Kind.SOURCE else claim.chroot,
+        "caller": claim.user,
+        "kind": claim.kind,
+    }
+    clock, outcome, is_told = events.Clock(), "failed", False
+
+    def tell_once(words: str) -> None:
+        nonlocal is_told
+        if not is_told:
+            events.tell(places, Event.LOCK_WAIT, **who, reason=words)
+        is_told = True
+
+    try:
+        yield tell_once
+        outcome = "granted"
+    except SourceBusy:
+        outcome = "timed-out"
+        raise
+    except Interrupted:
+        outcome = "interrupted"
+        raise
+    finally:
+        if is_told:
+            events.tell(places, Event.LOCK_WAIT_OVER, **who, outcome=outcome, duration_s=clock.duration_s)
 
 
 def _holder_of_the_same(places: Places, claim: Claim) -> list[Blocker]:
@@ -273,7 +307,7 @@ class _Watch:
             try:
                 self._inotify = syscall.inotify()
                 stack.callback(os.close, self._inotify)
-                self._signals = syscall.signalfd(signals.STOPPING)
+                self._signals = syscall.signalfd(signals.heeded())
                 stack.callback(os.close, self._signals)
                 self._add(self._places.waiting_dir, lambda name: name.startswith(f"{chroot},"))
                 self._add(self._places.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
@@ -324,21 +358,12 @@ class _Watch:
     def _is_relevant(self) -> bool:
         """Whether any of the events that have come is about something that may have been in the way."""
         is_relevant = False
-        while True:
-            try:
-                data = os.read(self._inotify, 65536)
-            except BlockingIOError:
-                return is_relevant
-            while data:
-                number = int.from_bytes(data[:4], "little", signed=True)
-                mask = int.from_bytes(data[4:8], "little")
-                size_bytes = int.from_bytes(data[12:16], "little")
-                name = os.fsdecode(data[16 : 16 + size_bytes].rstrip(b"\0"))
-                # An event without a watch says that some were lost.
-                directory, is_of_ours = self._watched.get(number, ("", lambda _name: True))
-                if mask & syscall.IN_IGNORED:
-                    raise SessionsError(
-                        f"{directory} was removed while waiting for chroot {self._claim.chroot}", hint="try again"
-                    )
-                is_relevant = is_relevant or is_of_ours(name)
-                data = data[16 + size_bytes :]
+        for number, mask, name in syscall.heard(self._inotify):
+            # An event without a watch says that some were lost.
+            directory, is_of_ours = self._watched.get(number, ("", lambda _name: True))
+            if mask & syscall.IN_IGNORED:
+                raise SessionsError(
+                    f"{directory} was removed while waiting for chroot {self._claim.chroot}", hint="try again"
+                )
+            is_relevant = is_relevant or is_of_ours(name)
+        return is_relevant

@@ -12,10 +12,11 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sessions import lifecycle, names, owners, store, waiters
+from sessions import events, lifecycle, names, owners, store, waiters
 from sessions.data import Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError
+from sessions.events import Event
 from sessions.journal import Journal, State
 from sessions.linux import mountinfo, proc, removal
 from sessions.locks import is_locked, session_lock
@@ -66,8 +67,12 @@ class Sweep(Frozen):
             return Finding(kind, name, reason, f"would be {done}", is_left=True)
         try:
             why_not = act()
+            if not why_not:
+                events.tell(self.places, Event.REMOVAL, kind=kind, name=name, reason=reason)
         except (SessionsError, OSError) as error:
             why_not = str(error)
+            if kind != "session":  # of which the end itself has told
+                events.tell(self.places, Event.FAILURE, during="gc", kind=kind, name=name, error=why_not)
         return Finding(kind, name, reason, f"left: {why_not}" if why_not else done, is_left=bool(why_not))
 
     def _sessions(self) -> Iterator[Finding]:
@@ -81,7 +86,8 @@ class Sweep(Frozen):
                 state = self._state_when_let_go(item)
             reason = _why_dead(item.journal, state)
             if reason:
-                yield self._take_away("session", session_id, reason, partial(self._end, session_id), "ended")
+                act = partial(self._end, session_id, reason)
+                yield self._take_away("session", session_id, reason, act, "ended")
 
     def _state_when_let_go(self, item: lifecycle.Listed) -> State:
         """The state of a session as whoever acts on it leaves it, if that is soon."""
@@ -95,14 +101,16 @@ class Sweep(Frozen):
         except SessionsError:
             return item.state
 
-    def _end(self, session_id: str) -> str:
+    def _end(self, session_id: str, reason: str) -> str:
         """End a session that is still dead when nobody else can change it; why it was not."""
 
         def is_still_dead(journal: Journal) -> bool:
             return bool(_why_dead(journal, lifecycle.state_under_lock(journal)))
 
         try:
-            lifecycle.end(self.places, session_id, self.settings, kill_commands=True, only_if=is_still_dead)
+            lifecycle.end(
+                self.places, session_id, self.settings, kill_commands=True, only_if=is_still_dead, reason=reason
+            )
         except NotFound:
             return ""
         return "somebody uses it again" if store.exists(self.places, session_id) else ""
@@ -210,7 +218,7 @@ class Sweep(Frozen):
 def _why_dead(journal: Journal, state: State) -> str:
     """Why a session is nobody's any more; empty if it may be somebody's."""
     if lifecycle.has_lost_its_owner(journal):
-        return "the process it was for is gone"
+        return lifecycle.OWNER_IS_GONE
     if state is State.BROKEN:
         return "it was left half way"
     if state is State.DOWN:

@@ -91,13 +91,13 @@ def mounts(pid: str) -> Counter[tuple[str, str, str]]:
     return counted
 
 
-def files_below(directory: str, covered: set[str], unlisted: str) -> Iterator[tuple[str, Entry]]:
+def files_below(directory: str, covered: set[str], unlisted: set[str]) -> Iterator[tuple[str, Entry]]:
     """Every file below a directory; not what lies below a mount (`covered`), nor what lies in `unlisted`."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.path in covered:
                 continue
-            if directory != unlisted:
+            if directory not in unlisted:
                 yield entry.path, entry_of(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 yield from files_below(entry.path, covered, unlisted)

@@ -157,7 +157,7 @@ class World:
         paths = (
             places.state_dir, places.journal_dir, places.unpack_dir, places.overlay_dir,
             os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
-            places.mount_dir, places.waiting_dir, places.maintenance_dir,
+            places.mount_dir, places.waiting_dir, places.maintenance_dir, places.events_dir,
         )  # fmt: skip
         return frozenset((*paths, f"{self.base}/elsewhere"))
 
@@ -169,8 +169,8 @@ class World:
         return Snapshot(
             mounts,
             snapshots.mounts(str(self.peer.pid)) if self.peer else Counter(),
-            # Lock files may be left by a process that was killed: lock_files() tells of them.
-            dict(snapshots.files_below(str(self.base), covered, self.places.lock_dir)),
+            # Lock files may be left by a process that was killed: lock_files() tells of them. Events are to be left.
+            dict(snapshots.files_below(str(self.base), covered, {self.places.lock_dir, self.places.events_dir})),
             frozenset(self.processes()),
             frozenset(snapshots.loops(str(self.base))),
         )

@@ -1,7 +1,9 @@
-"""The subcommands that change nothing: list, show, chroots, plan, config."""
+"""The subcommands that change nothing: list, show, chroots, plan, config, events."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 
 import click
@@ -235,4 +237,32 @@ def show_config(places: Places, chroot: str, as_json: bool) -> None:
     print_table(("KEY", "FROM", "VALUE"), ((key, places_of[key], shown(value)) for key, value in values.items()))
 
 
-COMMANDS = (list_, show, chroots, plan, config)
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with those that come, until a signal ends it.")
+@click.option("--session", metavar="ID", default="", help="Only those of this session.")
+@click.option("--chroot", metavar="CHROOT", default="", help="Only those of this chroot.")
+@_places
+def events(places: Places, follow: bool, session: str, chroot: str) -> int:
+    """Print what has happened to sessions: a line of JSON for each event."""
+    from sessions import following
+
+    users.need_root()
+    asked = {"session": session, "chroot": chroot}
+    wanted = {field: value for field, value in asked.items() if value}
+
+    def is_wanted(line: bytes) -> bool:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            return False  # torn, when there was no more room
+        return isinstance(event, dict) and all(event.get(field) == value for field, value in wanted.items())
+
+    if follow:
+        return 128 + following.follow(places, is_wanted, sys.stdout.fileno())
+    with following.Log(places) as log:
+        for line in filter(is_wanted, log.lines()):
+            click.echo(line)
+    return 0
+
+
+COMMANDS = (list_, show, chroots, plan, config, events)

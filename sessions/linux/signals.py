@@ -19,6 +19,11 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def heeded() -> list[int]:
+    """Those of the stopping signals that we are not told to ignore."""
+    return [signum for signum in STOPPING if not _is_ignored(signum)]
+
+
 def pending(signals: Sequence[int] = STOPPING) -> int | None:
     """The first of `signals` that has arrived while they were held back; not one that we are told to ignore."""
     arrived = signal.sigpending()

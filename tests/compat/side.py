@@ -131,7 +131,10 @@ def _write(path: str, text: str, mode: int) -> None:
 
 
 class Log:
-    """The system's log: what has come since it was last asked. Few datagrams fit into the socket, so a thread reads."""
+    """The system's log: what has come since it was last asked. Few datagrams fit into the socket, so a thread reads.
+
+    What our sessions tell of themselves comes under a name of its own, and is no line of schroot's.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -148,7 +151,7 @@ class Log:
         """All lines that were sent before now: a line of ours comes after them."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
             ours.sendto(b"", "/dev/log")
-        return "".join(f"{line}\n" for line in iter(self._lines.get, ""))
+        return "".join(f"{line}\n" for line in iter(self._lines.get, "") if " sessions[" not in line)
 
 
 def one_call(

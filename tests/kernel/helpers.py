@@ -33,6 +33,8 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MS_RDONLY, MS_REMOUNT = 0x1000, 0x4000, 1 << 18, 1 << 20, 1, 0x20
 MNT_DETACH = 2
+# What sessions may leave in the runtime directory: it is no truth, and bounded.
+EVENTS = ("events", "events/log", "events/log.1")
 
 
 def checked(result: int, what: str) -> int:
@@ -146,7 +148,7 @@ class World:
         for top in ("state", "run"):
             state = ("sessions", "maintenance", "union", "union/overlay", "unpack")
             usual = {f"{self.base}/state/{name}" for name in state}
-            usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting")}
+            usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting", *EVENTS)}
             found += [str(path) for path in (self.base / top).rglob("*") if str(path) not in usual]
         return sorted(found)
 

@@ -25,7 +25,7 @@ BUILD_DIRECTORY = "/var/lib/sbuild/build"
 # The directories of ours that may stay, empty, when no session is left.
 KEPT = {
     "lib", "lib/maintenance", "lib/sessions", "lib/union", "lib/union/overlay", "lib/unpack",
-    "run", "run/locks", "run/mount", "run/waiting",
+    "run", "run/events", "run/events/log", "run/events/log.1", "run/locks", "run/mount", "run/waiting",
 }  # fmt: skip
 
 

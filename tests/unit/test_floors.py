@@ -28,6 +28,8 @@ FLOORS = (
         "store",
         "users",
         "where",
+        "events",
+        "following",
         "newsession",
         "enter",
         "relay",
