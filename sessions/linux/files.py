@@ -8,8 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from sessions.errors import SessionsError
 from sessions.linux import syscall, trace
@@ -19,14 +18,20 @@ _MOST_LINKS = 40
 _LEAST_READ_BYTES = 4096
 
 
-@contextmanager
-def directory(path: str) -> Iterator[int]:
+class directory:
     """A descriptor (O_PATH) of the directory at a path of the host that only root can change, closed afterwards."""
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> int:
+        self._fd = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._fd)
 
 
 def path_of(fd: int) -> str:

@@ -38,7 +38,7 @@ class BindInterpreter(AnyMount):
         if path and not os.path.isfile(path):
             context.say("W", f"{path}, registered for the programs of this root, is not there: they cannot be run")
             path = ""
-        return {"interpreter": path, **(self._missing(path) if path else {})}
+        return {"interpreter": path, **(self._missing(path, context) if path else {})}
 
     def _needed(self) -> str:
         """The interpreter that has to be seen inside; empty if none has to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sessions import mountoptions
@@ -73,6 +73,11 @@ class PrivateDirectory(Step):
         return f"keep mounts below {self.path} private to this mount namespace"
 
 
+def _open_without_links(root_fd: int, path: str) -> int:
+    resolve = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_SYMLINKS
+    return syscall.openat2(root_fd, path or "/", os.O_PATH | os.O_DIRECTORY, resolve)
+
+
 class AnyMount(Step):
     """A mount at a path of ours if `root` is empty, else at a path inside the session that is mounted at `root`."""
 
@@ -87,9 +92,9 @@ class AnyMount(Step):
         """The path to mount at, which may be something that check has found."""
         raise NotImplementedError(self.kind)
 
-    def _missing(self, place: str) -> Note:
-        """Which directories will have to be made to mount on."""
-        if not self.root:
+    def _missing(self, place: str, context: Context) -> Note:
+        """Which directories will have to be made to mount on; nobody asks where they go with the session's tree."""
+        if not self.root or is_purged(context.session):
             return {}
         with files.directory(self.root) as root_fd:
             missing = files.missing_directories(root_fd, place)
@@ -117,10 +122,8 @@ class AnyMount(Step):
             target_fd = os.open(self._place(context), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         else:
             with files.directory(self.root) as root_fd:
-                missing: list[str] = context.note.get("made", [])
-                for path in missing:
-                    self._make(root_fd, path, context, as_file=self._is_file() and path == missing[-1])
-                target_fd = files.open_in_root(root_fd, self._place(context), os.O_PATH)
+                self._make_all(root_fd, context.note.get("made", ()), context)
+                target_fd = self._open_or_make(root_fd, context)
                 is_root = os.path.sameopenfile(root_fd, target_fd)
         try:
             if self.root and is_root:
@@ -131,6 +134,20 @@ class AnyMount(Step):
             yield target_fd
         finally:
             os.close(target_fd)
+
+    def _open_or_make(self, root_fd: int, context: Context) -> int:
+        place = self._place(context)
+        try:
+            return files.open_in_root(root_fd, place, os.O_PATH)
+        except FileNotFoundError:
+            if not is_purged(context.session):
+                raise
+        self._make_all(root_fd, files.missing_directories(root_fd, place), context)
+        return files.open_in_root(root_fd, place, os.O_PATH)
+
+    def _make_all(self, root_fd: int, missing: Sequence[str], context: Context) -> None:
+        for path in missing:
+            self._make(root_fd, path, context, as_file=self._is_file() and path == missing[-1])
 
     def _make(self, root_fd: int, path: str, context: Context, *, as_file: bool) -> None:
         try:
@@ -176,11 +193,30 @@ class AnyMount(Step):
         except FileNotFoundError:
             pass
 
+    def _unmount_plainly(self, root_fd: int, place: str) -> bool:
+        """Unmount what is not busy and has no link on the way to it; False means to look closer."""
+        above, _slash, name = place.rpartition("/")
+        if name in ("", ".", ".."):
+            return False
+        try:
+            parent_fd = _open_without_links(root_fd, above)
+        except OSError:
+            return False
+        try:
+            syscall.umount(f"/proc/self/fd/{parent_fd}/{name}")
+        except OSError:
+            return False
+        finally:
+            os.close(parent_fd)
+        return True
+
     def _unmount_inside(self, root_fd: int, context: Context) -> bool:
         """Unmount by the parent's descriptor and the last name, so that no link can lead elsewhere.
 
         Returns whether there was anything to unmount.
         """
+        if self._unmount_plainly(root_fd, self._place(context)):
+            return True
         try:
             fd = files.open_in_root(root_fd, self._place(context), os.O_PATH)
         except OSError:
@@ -190,8 +226,7 @@ class AnyMount(Step):
             return False
         above, _slash, name = real[len(root) :].rpartition("/")
         try:
-            resolve = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_SYMLINKS
-            parent_fd = syscall.openat2(root_fd, above or "/", os.O_PATH | os.O_DIRECTORY, resolve)
+            parent_fd = _open_without_links(root_fd, above)
         except OSError:
             # Somebody has renamed it: it is unmounted with the root, wherever it is then.
             return False
@@ -212,7 +247,7 @@ class MountStep(AnyMount):
 
     def check(self, context: Context) -> Note:
         """Note which directories will have to be made to mount on."""
-        return self._missing(self.target)
+        return self._missing(self.target, context)
 
     def _where(self) -> str:
         return f"{self.target} inside" if self.root else self.target
