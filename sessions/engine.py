@@ -83,11 +83,11 @@ def _do(journal: Journal, index: int, step: Step, context: Context) -> None:
         _aim(context, journal, index, note)
         if step.is_marked:
             wants_sync = step.wants_sync(context)
-            if wants_sync:
+            if wants_sync and not journal.has_synced_name:
                 journal.sync()
             journal.begin(index, note)
-            if wants_sync:
-                os.fdatasync(journal.fd)
+            if wants_sync and not step.always_undone:
+                journal.sync()
         step.do(context)
         if step.asks_whether_done:
             journal.done(index)
@@ -129,7 +129,7 @@ def down(journal: Journal, settings: Settings) -> list[str]:
     Returns what is stuck, a line each; the session then stays, broken, and down may be called again.
     """
     context = _context(journal, Stage.STOP, settings, succeeded=journal.was_up and not journal.is_damaged)
-    _try_to_mark(journal.down)
+    _try_to_mark(lambda: _mark_as_going_down(journal))
     stuck = []
     with context.held:
         for index, step in _walk(journal, context):
@@ -140,6 +140,13 @@ def down(journal: Journal, settings: Settings) -> list[str]:
     if not stuck:
         journal.remove()
     return stuck
+
+
+def _mark_as_going_down(journal: Journal) -> None:
+    """After a power cut, one that has lasted until now must not be recovered with half of its data."""
+    journal.down()
+    if journal.was_up and journal.session.owner is None:
+        os.fdatasync(journal.fd)
 
 
 def rest(journal: Journal, settings: Settings) -> list[str]:

@@ -89,6 +89,14 @@ class JournalError(SessionsError):
     """A journal that is corrupt, truncated, unreadable, foreign-owned or of a version we cannot read."""
 
 
+class TornJournal(JournalError):
+    """A journal whose first line a power cut has taken, so that nothing had been synced of session `session_id`."""
+
+    def __init__(self, text: str, session_id: str) -> None:
+        super().__init__(text, hint=f"sessions end {session_id}; if it is mounted, look at the file")
+        self.session_id = session_id
+
+
 class BadArchive(SessionsError):
     """An archive that cannot be read, or that holds a member which must not be unpacked."""
 

@@ -17,13 +17,14 @@ from functools import cached_property, lru_cache
 
 from sessions import owners, records
 from sessions.data import TYPE_CHECKING, Mutable, field
-from sessions.errors import JournalError, SessionExists
+from sessions.errors import JournalError, SessionExists, TornJournal
 from sessions.linux import trace
+from sessions.linux.files import sync_directory
 from sessions.linux.publish import publish
 from sessions.model import Chroot, Owner, Session
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from sessions.steps import Note, Step
 
@@ -92,6 +93,8 @@ class Journal(Mutable):
     boot_id: str = ""
     mount_namespace: int = 0
     """The boot and the mount namespace of the last begin or recover."""
+    has_synced_name: bool = False
+    """Whether this process has seen to it that the journal outlives a power cut."""
 
     @property
     def session(self) -> Session:
@@ -168,13 +171,13 @@ class Journal(Mutable):
         self._append({"mark": "recover", "boot_id": boot_id, "mount_namespace": mount_namespace})
 
     def sync(self) -> None:
-        """Put the journal and its name on the disk."""
+        """Put the journal on the disk, and its name unless that is there already."""
+        if self.has_synced_name:
+            os.fdatasync(self.fd)
+            return
         os.fsync(self.fd)
-        directory_fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory_fd)
-        finally:
-            os.close(directory_fd)
+        sync_directory(os.path.dirname(self.path))
+        self.has_synced_name = True
 
     def remove(self) -> None:
         """The end of the session."""
@@ -297,8 +300,8 @@ def _plain_line(kind: str, index: int) -> bytes:
 def open_existing(path: str, *, for_marks: bool) -> Journal:
     """Open a journal; `for_marks`, which takes the session's lock, also cuts a last line off that a crash has torn.
 
-    Raises FileNotFoundError, or JournalError if it is not one of ours or its first line cannot be used. Marks that
-    cannot be read make it damaged, not useless: every step of the plan then counts as begun.
+    Raises FileNotFoundError, or JournalError if it is not one of ours or its first line cannot be used: TornJournal if
+    there is none. Marks that cannot be read make it damaged, not useless: every step of the plan then counts as begun.
     """
     flags = (os.O_RDWR | os.O_APPEND) if for_marks else os.O_RDONLY
     try:
@@ -327,9 +330,9 @@ def _read(path: str, fd: int, for_marks: bool) -> Journal:
         raise _bad(path, f"is longer than {_LARGEST_BYTES} bytes")
     data = _read_all(fd, status.st_size)
     first, newline, rest = data.partition(b"\n")
+    if not newline:
+        _raise_torn(path)
     try:
-        if not newline:
-            raise ValueError("it is cut short")
         header = _header(first)
         _check(path, header.session)
     except ValueError as error:
@@ -342,6 +345,16 @@ def _read(path: str, fd: int, for_marks: bool) -> Journal:
         if torn_at is not None:
             os.ftruncate(fd, torn_at)
     return journal
+
+
+def _raise_torn(path: str) -> NoReturn:
+    """A journal gets its name when it is whole, so that only a power cut does this, and only before it was synced."""
+    from sessions import names
+
+    session_id = os.path.basename(path).partition(",")[0]
+    if names.is_valid(session_id):
+        raise TornJournal(f"journal {path} never came to the disk before a power cut", session_id)
+    raise _bad(path, "cannot be used: it is cut short")
 
 
 def _header(line: bytes) -> Header:

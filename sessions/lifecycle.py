@@ -24,10 +24,11 @@ from sessions.errors import (
     SetupFailed,
     StepFailed,
     Stuck,
+    TornJournal,
 )
 from sessions.events import Event
 from sessions.journal import Journal, State, create
-from sessions.linux import proc, signals
+from sessions.linux import proc, removal, signals
 from sessions.locks import is_locked, session_lock
 from sessions.model import Chroot, Places, Plain, Session
 from sessions.newsession import HOST, Wish, new_session
@@ -97,7 +98,8 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
             try:
                 engine.up(journal, settings)
                 if session.owner is None:
-                    _sync(journal)
+                    # A session that is there for its caller is there after a power cut.
+                    journal.sync()
             except BaseException as error:
                 stuck = engine.down(journal, settings)
                 raise _setup_failed(session, error, stuck) from error
@@ -182,18 +184,6 @@ def _create(places: Places, session: Session, steps: list[Step]) -> Journal:
         ) from error
 
 
-def _sync(journal: Journal) -> None:
-    """A session that is there for its caller is there after a power cut."""
-    journal.sync()
-    layer = journal.session.overlay_directory or journal.session.unpack_directory
-    if layer and os.path.isdir(os.path.dirname(layer)):
-        fd = os.open(os.path.dirname(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
 def _setup_failed(session: Session, error: BaseException, stuck: list[str]) -> BaseException:
     """The error to raise for a begin or recover that failed, with what could not be undone."""
     if not isinstance(error, SessionsError | OSError):
@@ -229,6 +219,9 @@ def end(
             journal = store.open_found(places, entry, for_marks=True)
         except NotFound:
             return
+        except TornJournal as torn:
+            _forget(places, torn)
+            return
         with journal:
             if not only_if(journal):
                 return
@@ -237,6 +230,19 @@ def end(
                 _check_nobody_inside(journal)
             with events.told_if_it_fails(places, journal.session, "end"):
                 _down(places, journal, settings, reason)
+
+
+def _forget(places: Places, torn: TornJournal) -> None:
+    """Take away a session that a power cut has left nothing of but its name: what was synced had a journal.
+
+    Raises `torn` again if it has a mount point: it is of this boot, and somebody has spoilt its journal.
+    """
+    if os.path.lexists(f"{places.mount_dir}/{torn.session_id}"):
+        raise torn
+    for top in (places.overlay_dir, places.underlay_dir, places.unpack_dir):
+        removal.remove_tree(f"{top}/{torn.session_id}")
+    os.unlink(store.find(places, torn.session_id).path)
+    events.tell(places, Event.END, session=torn.session_id, reason=torn.text)
 
 
 def _check_nobody_inside(journal: Journal) -> None:

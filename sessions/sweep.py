@@ -15,7 +15,7 @@ from functools import partial
 from sessions import events, lifecycle, names, owners, store, waiters
 from sessions.data import Frozen
 from sessions.engine import Settings
-from sessions.errors import NotFound, SessionsError
+from sessions.errors import NotFound, SessionsError, TornJournal
 from sessions.events import Event
 from sessions.journal import Journal, State
 from sessions.linux import mountinfo, proc, removal
@@ -78,6 +78,10 @@ class Sweep(Frozen):
     def _sessions(self) -> Iterator[Finding]:
         """Sessions that were left half way, or whose owner is gone, or that a restart of the machine has emptied."""
         for item in lifecycle.listed(self.places):
+            if isinstance(item, TornJournal):
+                act = partial(self._end, item.session_id, item.text)
+                yield self._take_away("session", item.session_id, item.text, act, "ended")
+                continue
             if isinstance(item, SessionsError):
                 yield Finding("journal", self.places.journal_dir, str(item), "left: it cannot be read", is_left=True)
                 continue

@@ -13,7 +13,7 @@ import click
 from sessions import lifecycle, store, users
 from sessions.cli.acting import say
 from sessions.engine import Settings
-from sessions.errors import NotFound, SessionsError
+from sessions.errors import NotFound, SessionsError, TornJournal
 from sessions.journal import Journal, State
 from sessions.model import Places
 
@@ -74,6 +74,9 @@ def _for_each(places: Places, wanted: Callable[[State], str]) -> int:
     failed = False
     for item in lifecycle.listed(places):
         try:
+            if isinstance(item, TornJournal):
+                _act(places, item.session_id, wanted(State.BROKEN), wanted)
+                continue
             if isinstance(item, SessionsError):
                 raise item
             _act(places, item.journal.session.id, wanted(item.state), wanted)

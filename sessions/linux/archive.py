@@ -15,7 +15,7 @@ from io import FileIO
 
 from sessions.data import Frozen
 from sessions.errors import BadArchive, SessionsError
-from sessions.linux import mountinfo, trace
+from sessions.linux import files, mountinfo, trace
 
 _PIPE_BYTES = 1 << 20
 
@@ -165,7 +165,7 @@ def repack(directory: str, archive: str, *, temporary: str) -> None:
                 f"{archive} cannot be made anew from {directory}: {reason}", hint="the old archive is as it was"
             ) from None
         raise
-    _sync_directory(os.path.dirname(target))
+    files.sync_directory(os.path.dirname(target))
 
 
 def _pack(directory: str, file: FileIO, compression: Compression) -> None:
@@ -212,14 +212,6 @@ def _refuse_mounts(directory: str) -> None:
     for mount in mountinfo.below(mountinfo.read(), place):
         if mount.target != place:
             raise SessionsError(f"something is mounted on {mount.target}", hint=f"unmount it: umount {mount.target}")
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unlink_if_there(path: str) -> None:

@@ -57,6 +57,15 @@ def read_descriptor(fd: int) -> bytes:
     return b"".join(pieces)
 
 
+def sync_directory(path: str) -> None:
+    """Put the names in a directory on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def ensure_own_directory(path: str, mode: int) -> None:
     """Make a directory of ours, and what is missing above it, unless it is there.
 

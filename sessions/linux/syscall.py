@@ -263,6 +263,11 @@ def reserve(fd: int, size_bytes: int) -> None:
     _checked(_libc.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, size_bytes), f"descriptor {fd}")
 
 
+def syncfs(fd: int) -> None:
+    """syncfs(2): put all of the file system behind `fd` on its disk."""
+    _checked(_libc.syncfs(fd), f"descriptor {fd}")
+
+
 def set_parent_death_signal(signum: int) -> None:
     """Ask for `signum` when the thread that forked us ends (prctl(2)); a change of credentials clears it."""
     _checked(_libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0), "PR_SET_PDEATHSIG")

@@ -94,7 +94,10 @@ class Step(Frozen):
         return ""
 
     def wants_sync(self, context: Context) -> bool:
-        """Whether the journal must be on the disk before do, since its effect could be found without an owner."""
+        """Whether the journal must be on the disk before do, since its effect could be found without an owner.
+
+        The begin mark is, too, unless the step is undone even without one.
+        """
         return False
 
     def check(self, context: Context) -> Note:

@@ -97,7 +97,7 @@ class OwnedTree(Step):
         return {}
 
     def do(self, context: Context) -> None:
-        """Make it under a name that nobody else uses, stamp it, and give it its name."""
+        """Make it under a name that nobody else uses, stamp it, give it its name, and fill it."""
         parent, name = os.path.split(self.path)
         try:
             os.stat(parent)
@@ -117,6 +117,17 @@ class OwnedTree(Step):
         with files.directory(parent) as parent_fd:
             os.rename(os.path.basename(unnamed), name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
         trace.point("named", self.path)
+        self._fill()
+        if context.session.owner is None:
+            self._sync()
+
+    def _fill(self) -> None:
+        """Put into it what belongs there."""
+
+    def _sync(self) -> None:
+        """Put it on the disk, before a mark there can say that the session is up."""
+        files.sync_directory(self.path)
+        files.sync_directory(os.path.dirname(self.path))
 
     def _unnamed(self, context: Context) -> str:
         return os.path.join(os.path.dirname(self.path), f".{context.session.stamp}")
@@ -126,6 +137,9 @@ class OwnedTree(Step):
         removal.remove_tree(self._unnamed(context))
         if self._is_ours(context):
             removal.remove_tree(self.path)
+            if self.shared_parent:
+                # The journal goes next, maybe from another disk: nobody would know any more whose this was.
+                files.sync_directory(os.path.dirname(self.path))
         elif os.path.lexists(self.path) and context.note:
             context.say("W", f"{self.path} does not carry the stamp of this session: left alone")
 

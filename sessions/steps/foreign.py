@@ -27,6 +27,10 @@ class RunScript(ProgramStep):
     is_left_at_rest: ClassVar[bool] = True
     path: str
 
+    def wants_sync(self, context: Context) -> bool:
+        """Whatever it does, and wherever, only its setup-stop takes away."""
+        return True
+
     @property
     def name(self) -> str:
         """Its name without the directory."""

@@ -6,7 +6,7 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import trace
+from sessions.linux import syscall, trace
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.files import OwnedTree
 
@@ -30,12 +30,19 @@ class UnpackedArchive(OwnedTree):
             raise StepFailed(f"{self.archive}: Failed to stat file: No such file or directory")
         return super().check(context)
 
-    def do(self, context: Context) -> None:
-        """Make the directory and unpack into it."""
+    def _fill(self) -> None:
+        """Unpack into it."""
         from sessions.linux import archive
 
-        super().do(context)
         archive.unpack(self.archive, self.path)
+
+    def _sync(self) -> None:
+        """All that was unpacked, too."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syscall.syncfs(fd)
+        finally:
+            os.close(fd)
 
     def undo(self, context: Context) -> None:
         """Write the archive, if the session was up and it is its source; remove the directory only after that."""

@@ -338,6 +338,41 @@ def test_a_journal_that_cannot_be_read_is_reported(world: World, gc: Callable[..
     bad.unlink()
 
 
+@pytest.mark.parametrize("length", [0, 100])
+def test_what_a_power_cut_has_left_of_a_journal_that_was_not_synced_is_taken_away(
+    world: World, gc: Callable[..., list[Finding]], length: int
+) -> None:
+    """With what it has left of the session, which then can be begun again."""
+    world.define("layered", union_overlay_storage="disk")
+    world.begin("layered", name="torn", persistent=True).end()
+    places = world.places
+    Path(places.overlay_dir, "torn/upper").mkdir(parents=True)
+    Path(places.journal_dir, "torn,00000000").write_text("1234abcd {" + "x" * 100)
+    os.truncate(Path(places.journal_dir, "torn,00000000"), length)
+    assert words(gc(dry_run=True)) == [("session", "torn", True)]
+    (found,) = gc()
+    assert (found.kind, found.name, found.outcome) == ("session", "torn", "ended")
+    assert "never came to the disk before a power cut" in found.reason
+    with world.begin("layered", name="torn") as session:
+        assert shell(session, "echo again") == "again\n"
+
+
+def test_a_journal_that_was_spoilt_in_this_boot_is_left_with_its_session(
+    world: World, gc: Callable[..., list[Finding]]
+) -> None:
+    world.define("layered", union_overlay_storage="disk")
+    session = world.begin("layered", name="spoilt", persistent=True)
+    shell(session, "echo kept > /kept")
+    path = Path(store.find(world.places, "spoilt").path)
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    (found,) = gc()
+    assert (found.name, found.is_left) == ("spoilt", True)
+    path.write_bytes(content)
+    assert shell(session, "cat /kept") == "kept\n"
+    session.end()
+
+
 def test_the_command(world: World) -> None:
     world.define("tiny")
     begin_and_die(world, name="dead")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helpers import MNT_DETACH, REPOSITORY, World, bind, umount
@@ -105,6 +106,15 @@ def test_what_was_left_half_way_is_ended_at_boot(service: Service, word: str) ->
     assert service.states() == {"one": "broken"}
     assert service.sessions("service", "start", START_ACTION=word)[0] == "one: ended\n"
     assert service.states() == {}
+
+
+def test_what_a_power_cut_has_left_of_a_journal_is_taken_away_at_boot(service: Service) -> None:
+    service.sessions("begin", "disk", "--name", "one")
+    torn = Path(service.world.places.journal_dir, "torn,00000000")
+    torn.touch()
+    service.reboot()
+    assert service.sessions("service", "start") == ("one: recovered\ntorn: ended\n", "")
+    assert service.states() == {"one": "up"}
 
 
 def test_one_that_cannot_be_recovered_does_not_keep_the_others(service: Service) -> None:
