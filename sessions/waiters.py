@@ -121,7 +121,8 @@ def lock_for_maintenance(places: Places, chroot: str, user: str, reason: str) ->
     """Write the maintenance record of a chroot; False if there is one."""
     trace.point("lock", chroot)
     try:
-        _write(places.maintenance_dir, chroot, {"user": user, "since_ns": time.time_ns(), "reason": reason})
+        value = {"user": user, "since_ns": time.time_ns(), "reason": reason}
+        _write(places.maintenance_dir, chroot, value, is_synced=True)
     except FileExistsError:
         return False
     trace.point("locked", chroot)
@@ -130,7 +131,10 @@ def lock_for_maintenance(places: Places, chroot: str, user: str, reason: str) ->
 
 def unlock(places: Places, chroot: str) -> bool:
     """Remove the maintenance record of a chroot; False if there is none."""
-    return _unlink(maintenance_path(places, chroot))
+    is_removed = _unlink(maintenance_path(places, chroot))
+    if is_removed:
+        files.sync_directory(places.maintenance_dir)
+    return is_removed
 
 
 def maintenance_path(places: Places, chroot: str) -> str:
@@ -154,10 +158,11 @@ def details(path: str) -> Details:
         return Details()
 
 
-def _write(directory: str, name: str, value: dict[str, Any]) -> None:
+def _write(directory: str, name: str, value: dict[str, Any], *, is_synced: bool = False) -> None:
     try:
         temporary = f".{os.getpid()}.{name}"[:255]
-        os.close(publish(directory, name, json.dumps(value).encode(), temporary=temporary))
+        data = json.dumps(value).encode()
+        os.close(publish(directory, name, data, temporary=temporary, is_synced=is_synced))
     except FileExistsError:
         raise
     except OSError as error:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 
-from sessions.linux import syscall
+from sessions.linux import files, syscall
 
 
-def publish(directory: str, name: str, data: bytes, *, temporary: str, reserved_bytes: int = 0) -> int:
+def publish(
+    directory: str, name: str, data: bytes, *, temporary: str, reserved_bytes: int = 0, is_synced: bool = False
+) -> int:
     """Make the file `name` with `data`; its descriptor, open for reading and appending.
 
     `temporary` is the name it has until then on file systems that have no files without one. `reserved_bytes` is how
-    long it may become without asking the disk for more. Raises FileExistsError if the name is taken.
+    long it may become without asking the disk for more. With `is_synced` it outlives a power cut from now on. Raises
+    FileExistsError if the name is taken.
     """
     unnamed = os.path.join(directory, temporary)
     fd, is_named = _open(directory, unnamed)
@@ -22,9 +25,13 @@ def publish(directory: str, name: str, data: bytes, *, temporary: str, reserved_
             view = view[os.write(fd, view) :]
         if reserved_bytes:
             _reserve(fd, reserved_bytes)
+        if is_synced:
+            os.fsync(fd)
         _link(fd, directory, name)
         if is_named:
             _unlink(unnamed)
+        if is_synced:
+            files.sync_directory(directory)
     except BaseException:
         os.close(fd)
         _unlink(unnamed)
