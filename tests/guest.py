@@ -27,7 +27,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 KERNEL = "/usr/bin/linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 # Nothing in a guest loads modules on demand, so that it makes no difference whether kmod is installed.
-LOADED = ("overlay", "binfmt_misc", "loop", "squashfs", "fuse", "dm-mod", "dm-snapshot", "dm-thin-pool", "dm-flakey")
+LOADED = ("overlay", "binfmt_misc", "loop", "squashfs", "fuse")
+LOADED += ("dm-mod", "dm-snapshot", "dm-thin-pool", "dm-flakey", "dm-log-writes")
 DISK = "/var/tmp"  # in the guest: a directory that is everywhere, meant for everyone and for a disk
 PACKAGES = {KERNEL: "user-mode-linux", "mkfs.ext4": "e2fsprogs", "unshare": "util-linux"}
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -80,13 +81,14 @@ class Guest:
     """One machine: a disk image in the work directory, and any number of boots on it, one after the other.
 
     Nothing stays outside the work directory, which holds disk.img, console.log and plan.json. To leave the
-    context cuts the power, and so does the death of the thread that started the guest.
+    context cuts the power, and so does the death of the thread that started the guest. The images in `disks` are the
+    guest's too, as /dev/ubdb and so on, and are left to its command.
     """
 
-    def __init__(self, work: Path, *, memory_mb: int = 512, disk_mb: int = 1024) -> None:
+    def __init__(self, work: Path, *, memory_mb: int = 512, disk_mb: int = 1024, disks: Sequence[Path] = ()) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self.disk, self.console, self._plan = work / "disk.img", work / "console.log", work / "plan.json"
-        self.memory_mb = memory_mb
+        self.memory_mb, self.disks = memory_mb, disks
         self.pid = 0  # the host's number of the process with which the whole guest ends
         self._process: subprocess.Popen[bytes] | None = None
         self._output, self._report = bytearray(), bytearray()
@@ -116,7 +118,7 @@ class Guest:
         self._pipes = {output: self._output, report: self._report}
         plan = {
             "memory_mb": self.memory_mb,
-            "disk": str(self.disk.resolve()),
+            "disks": [str(disk.resolve()) for disk in (self.disk, *self.disks)],
             "fds": [its_output, its_report],
             "keep": sorted({str(CHECKOUT), sys.prefix, sys.base_prefix}),
             "argv": ["env", f"--chdir={cwd}", *argv],
@@ -148,6 +150,18 @@ class Guest:
         if text.encode() not in self._output:
             self._fail(f"the guest ended and had not written {text!r}")
 
+    def wait_for_lines(self, count: int, timeout_s: float) -> None:
+        """Return as soon as the command has written so many lines; GuestError if it ends before or time is up."""
+        self._read(timeout_s, lambda: self._output.count(b"\n") >= count)
+        if self._output.count(b"\n") < count:
+            self._fail(f"the guest ended and had not written {count} lines")
+
+    def let_run(self, duration_s: float) -> None:
+        """Take in what the command writes for so long; GuestError if it ends before."""
+        self._read(duration_s, lambda: False, is_late=False)
+        if not self._pipes:
+            self._fail("the guest ended")
+
     def wait(self, timeout_s: float) -> Outcome:
         """Wait until the guest has powered off and nothing of it is alive, and tell how its command ended."""
         self._read(timeout_s, lambda: False)
@@ -168,13 +182,15 @@ class Guest:
             self._process = None
         return self._output.decode(errors="replace")
 
-    def _read(self, timeout_s: float, done: Callable[[], bool]) -> None:
-        """Take in what the guest writes until done() or until it has ended; GuestError after timeout_s."""
+    def _read(self, timeout_s: float, done: Callable[[], bool], *, is_late: bool = True) -> None:
+        """Take in what the guest writes until done() or until it has ended; after timeout_s GuestError if `is_late`."""
         if self._process is None:
             raise GuestError("this guest has not been started")
         deadline = time.monotonic() + timeout_s
         while self._pipes and not done():
             if (left_s := deadline - time.monotonic()) < 0:
+                if not is_late:
+                    return
                 self._fail(f"the guest was not done after {timeout_s} s")
             for pipe in select.select(list(self._pipes), [], [], left_s)[0]:
                 data = os.read(pipe, PIPE_SIZE)
@@ -208,10 +224,13 @@ def _stage(plan_file: str) -> None:
     _mount("stage", STAGE, "tmpfs", 0, f"size={plan['memory_mb'] + 64}m")
     shutil.copy(__file__, f"{STAGE}/guest.py")
     shutil.copy(plan_file, f"{STAGE}/plan.json")
-    Path(f"{STAGE}/disk").touch()
-    _mount(plan["disk"], f"{STAGE}/disk", "none", MS_BIND)
-    _mount("none", f"{STAGE}/disk", "none", MS_BIND | MS_REMOUNT)
-    kernel = f"{KERNEL} mem={plan['memory_mb']}M ubd0={STAGE}/disk uml_dir={STAGE}/uml panic=-1 noreboot"
+    kernel = f"{KERNEL} mem={plan['memory_mb']}M uml_dir={STAGE}/uml panic=-1 noreboot"
+    for number, disk in enumerate(plan["disks"]):
+        image = f"{STAGE}/disk{number}"
+        Path(image).touch()
+        _mount(disk, image, "none", MS_BIND)
+        _mount("none", image, "none", MS_BIND | MS_REMOUNT)
+        kernel += f" ubd{number}={image}"
     kernel += " root=/dev/root rootfstype=hostfs rootflags=/ ro con=null con0=null,fd:2 ssl=null"
     kernel += f" ssl0=null,fd:{output} ssl1=null,fd:{report}"
     init = [f"init={sys.executable}", "--", "-I", "-S", f"{STAGE}/guest.py", "init"]

@@ -1,0 +1,12 @@
+"""The kinds of session whose power is cut: the host and the guest have to agree on them."""
+
+# The chroot of each, and the directory of configuration, which has a setup script of its own or not.
+KINDS = {
+    "overlay": ("minimal", "etc"),
+    "memory": ("memory", "etc"),
+    "archive": ("archive", "etc"),
+    "covered": ("covered", "etc"),
+    "elsewhere": ("elsewhere", "etc"),
+    "scripted": ("default", "scripted"),
+}
+LOST_AT_BOOT = ("memory",)
