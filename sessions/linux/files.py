@@ -51,9 +51,14 @@ def read_whole(path: str) -> bytes:
 def read_descriptor(fd: int) -> bytes:
     """What is left to be read of an open file."""
     pieces = []
-    size_bytes = max(os.fstat(fd).st_size, _LEAST_READ_BYTES)
-    while piece := os.read(fd, size_bytes):
+    status = os.fstat(fd)
+    # Less than was asked for is the end of a file on a disk; the kernel's own, which have no size, come in pieces.
+    ends_short = stat.S_ISREG(status.st_mode) and status.st_size > 0
+    asked_bytes = max(status.st_size, _LEAST_READ_BYTES) + 1
+    while piece := os.read(fd, asked_bytes):
         pieces.append(piece)
+        if ends_short and len(piece) < asked_bytes:
+            break
     return b"".join(pieces)
 
 
@@ -128,11 +133,11 @@ def exists_in_root(root_fd: int, path: str) -> bool:
     return True
 
 
-def locate(root_fd: int, path: str) -> tuple[int, str]:
-    """The directory (a descriptor, O_PATH) and the last name that `path` leads to inside the root.
+def locate(root_fd: int, path: str) -> tuple[int, str, os.stat_result | None]:
+    """The directory (a descriptor, O_PATH) and the last name that `path` leads to inside the root, and what is there.
 
-    Links are followed, also when the last one dangles, so that the name itself is never a link at that moment; it
-    need not exist. Raises OSError as open(2) would.
+    Links are followed, also when the last one dangles, so that the name itself is never a link at that moment; where
+    nothing has that name there is no status. Raises OSError as open(2) would.
     """
     for _link in range(_MOST_LINKS):
         above, _slash, name = path.rstrip("/").rpartition("/")
@@ -140,11 +145,16 @@ def locate(root_fd: int, path: str) -> tuple[int, str]:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
         fd = open_in_root(root_fd, above or "/", os.O_PATH | os.O_DIRECTORY)
         try:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode):
+                return fd, name, found
             target = os.readlink(name, dir_fd=fd)
+        except FileNotFoundError:
+            return fd, name, None
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                return fd, name
             os.close(fd)
+            if error.errno == errno.EINVAL:  # a link no more
+                continue
             raise
         os.close(fd)
         path = target if target.startswith("/") else f"{above}/{target}"
@@ -166,7 +176,7 @@ def missing_directories(root_fd: int, path: str) -> list[str]:
 
 def make_in_root(root_fd: int, path: str, *, as_file: bool) -> None:
     """Make one directory (0755), or an empty file (0644), at `path` inside the root; the directory above exists."""
-    fd, name = locate(root_fd, path)
+    fd, name, _found = locate(root_fd, path)
     try:
         if as_file:
             trace.point("create", path)
@@ -180,7 +190,7 @@ def make_in_root(root_fd: int, path: str, *, as_file: bool) -> None:
 
 def make_link(root_fd: int, path: str, points_to: str) -> None:
     """Make a symbolic link at `path` inside the root, unless there is something already."""
-    fd, name = locate(root_fd, path)
+    fd, name, _found = locate(root_fd, path)
     try:
         os.symlink(points_to, name, dir_fd=fd)
     except FileExistsError:
@@ -192,12 +202,13 @@ def make_link(root_fd: int, path: str, points_to: str) -> None:
 def remove_made(root_fd: int, path: str) -> None:
     """Undo :func:`make_in_root`: remove an empty directory or an empty file; anything else is left alone."""
     try:
-        fd, name = locate(root_fd, path)
+        fd, name, found = locate(root_fd, path)
     except OSError:
         return
     try:
-        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):
+        if found is None:
+            pass
+        elif stat.S_ISDIR(found.st_mode):
             os.rmdir(name, dir_fd=fd)
         elif stat.S_ISREG(found.st_mode) and found.st_size == 0:
             os.unlink(name, dir_fd=fd)
@@ -227,9 +238,9 @@ def replace_file(
     name the file has in its directory before it is renamed. A file that holds `data` already is left as it is, and so
     is one that is `original` itself, for which False is returned.
     """
-    fd, name = _locate_for_writing(root_fd, path)
+    fd, name, found = _locate_for_writing(root_fd, path)
     try:
-        old = _regular_file(fd, name)
+        old = _regular_file(name, found)
         if old is not None and _is_same(old, original):
             return False
         if old is not None and _holds(fd, name, old, data):
@@ -287,7 +298,7 @@ def _holds(dir_fd: int, name: str, status: os.stat_result, data: bytes) -> bool:
 def remove_temporary(root_fd: int, path: str, temporary: str) -> None:
     """Remove what a :func:`replace_file` that was killed left beside `path`."""
     try:
-        fd, _name = _locate_or_link(root_fd, path)
+        fd, _name, _found = _locate_or_link(root_fd, path)
     except OSError:
         return
     try:
@@ -296,7 +307,7 @@ def remove_temporary(root_fd: int, path: str, temporary: str) -> None:
         os.close(fd)
 
 
-def _locate_for_writing(root_fd: int, path: str) -> tuple[int, str]:
+def _locate_for_writing(root_fd: int, path: str) -> tuple[int, str, os.stat_result | None]:
     """As :func:`_locate_or_link`; makes the directories above."""
     try:
         return locate(root_fd, path)
@@ -306,23 +317,27 @@ def _locate_for_writing(root_fd: int, path: str) -> tuple[int, str]:
         return _locate_or_link(root_fd, path)
 
 
-def _locate_or_link(root_fd: int, path: str) -> tuple[int, str]:
+def _locate_or_link(root_fd: int, path: str) -> tuple[int, str, os.stat_result | None]:
     """As :func:`locate`; but the link itself where its target's directory does not exist."""
     try:
         return locate(root_fd, path)
     except FileNotFoundError:
         above, _slash, name = path.rstrip("/").rpartition("/")
-        return open_in_root(root_fd, above or "/", os.O_PATH | os.O_DIRECTORY), name
+        fd = open_in_root(root_fd, above or "/", os.O_PATH | os.O_DIRECTORY)
+        return fd, name, _status(fd, name)
 
 
-def _regular_file(dir_fd: int, name: str) -> os.stat_result | None:
+def _status(dir_fd: int, name: str) -> os.stat_result | None:
     try:
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    if stat.S_ISDIR(found.st_mode):
+
+
+def _regular_file(name: str, found: os.stat_result | None) -> os.stat_result | None:
+    if found is not None and stat.S_ISDIR(found.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    return found if stat.S_ISREG(found.st_mode) else None
+    return found if found is not None and stat.S_ISREG(found.st_mode) else None
 
 
 def _unlink_if_there(dir_fd: int, name: str) -> None:
