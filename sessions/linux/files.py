@@ -15,6 +15,7 @@ from sessions.linux import syscall, trace
 
 _IN_ROOT = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_MAGICLINKS
 _MOST_LINKS = 40
+MADE_ATTRIBUTE = "trusted.chroot-sessions.made"
 _LEAST_READ_BYTES = 4096
 
 
@@ -161,16 +162,22 @@ def locate(root_fd: int, path: str) -> tuple[int, str, os.stat_result | None]:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
+def prefixes(path: str) -> Iterator[str]:
+    """`path` and the directories above it, topmost last and without the root."""
+    while path.strip("/"):
+        yield path
+        path = path.rstrip("/").rpartition("/")[0]
+
+
 def missing_directories(root_fd: int, path: str) -> list[str]:
     """Those of `path` and the directories above it that do not exist inside the root, topmost first."""
     missing: list[str] = []
-    while path.strip("/"):
+    for one in prefixes(path):
         try:
-            os.close(open_in_root(root_fd, path, os.O_PATH))
+            os.close(open_in_root(root_fd, one, os.O_PATH))
             break
         except FileNotFoundError:
-            missing.insert(0, path)
-            path = path.rstrip("/").rpartition("/")[0]
+            missing.insert(0, one)
     return missing
 
 
@@ -200,25 +207,56 @@ def make_link(root_fd: int, path: str, points_to: str) -> None:
 
 
 def remove_made(root_fd: int, path: str) -> None:
-    """Undo :func:`make_in_root`: remove an empty directory or an empty file; anything else is left alone."""
+    """Undo :func:`make_in_root`: remove an empty directory or an empty file; anything else is left alone.
+
+    What cannot be removed, since somebody has mounted something on it too, is marked: :func:`is_made` tells them then.
+    """
     try:
         fd, name, found = locate(root_fd, path)
     except OSError:
         return
     try:
-        if found is None:
-            pass
-        elif stat.S_ISDIR(found.st_mode):
+        if found is not None and not _try_to_remove(name, fd, found):
+            try:
+                os.setxattr(f"/proc/self/fd/{fd}/{name}", MADE_ATTRIBUTE, b"1", follow_symlinks=False)
+            except OSError:
+                return
+            # Once more: whoever has unmounted his meanwhile may have seen no mark.
+            _try_to_remove(name, fd, found)
+    finally:
+        os.close(fd)
+
+
+def is_made(root_fd: int, path: str) -> bool:
+    """Whether `path` was left by who had made it, for whoever is the last to use it to :func:`remove_made`."""
+    try:
+        fd, name, found = locate(root_fd, path)
+    except OSError:
+        return False
+    try:
+        return found is not None and bool(
+            os.getxattr(f"/proc/self/fd/{fd}/{name}", MADE_ATTRIBUTE, follow_symlinks=False)
+        )
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _try_to_remove(name: str, fd: int, found: os.stat_result) -> bool:
+    """Remove an empty directory or file; False if it is in use."""
+    try:
+        if stat.S_ISDIR(found.st_mode):
             os.rmdir(name, dir_fd=fd)
         elif stat.S_ISREG(found.st_mode) and found.st_size == 0:
             os.unlink(name, dir_fd=fd)
     except OSError as error:
-        # Not empty, still in use, or by now something else than what was made: not ours to remove.
-        kept = (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
-        if error.errno not in kept:
+        if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
+            return False
+        # By now something else than what was made: not ours to remove.
+        if error.errno not in (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
             raise
-    finally:
-        os.close(fd)
+    return True
 
 
 def replace_file(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 KNOWN_FILE_SYSTEMS = "/proc/filesystems"
+_MOST_LOOKS = 50
 
 
 class PrivateDirectory(Step):
@@ -105,9 +106,23 @@ class AnyMount(Step):
         return bool(context.note.get("made")) and not is_purged(context.session)
 
     def do(self, context: Context) -> None:
-        """Open the target, making it if it is missing, and mount on what was opened."""
-        with self._opened_target(context) as target_fd:
-            self._mount(target_fd, context)
+        """Open the target, making it if it is missing, and mount on what was opened.
+
+        Other sessions of the same tree make such directories too, and remove theirs at their end: then look again.
+        """
+        missing: list[str] = context.note.get("made", [])
+        for _look in range(_MOST_LOOKS):
+            try:
+                with self._opened_target(context, missing) as target_fd:
+                    self._mount(target_fd, context)
+                return
+            except FileNotFoundError:
+                missing = self._missing(self._place(context), context).get("made", [])
+                if not missing:
+                    raise
+                made = {*context.note.get("made", ()), *missing}
+                context.remember({"made": sorted(made, key=len)})
+        raise StepFailed(f"{self._place(context)} is removed each time that it was made", hint="see who does that")
 
     def _mount(self, target_fd: int, context: Context) -> None:
         raise NotImplementedError(self.kind)
@@ -117,12 +132,12 @@ class AnyMount(Step):
         return False
 
     @contextmanager
-    def _opened_target(self, context: Context) -> Iterator[int]:
+    def _opened_target(self, context: Context, missing: list[str]) -> Iterator[int]:
         if not self.root:
             target_fd = os.open(self._place(context), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         else:
             with files.directory(self.root) as root_fd:
-                self._make_all(root_fd, context.note.get("made", ()), context)
+                self._make_all(root_fd, missing, context)
                 target_fd = self._open_or_make(root_fd, context)
                 is_root = os.path.sameopenfile(root_fd, target_fd)
         try:
@@ -153,9 +168,12 @@ class AnyMount(Step):
         try:
             files.make_in_root(root_fd, path, as_file=as_file)
         except FileExistsError:
-            # On a disk, what was made for the mount is still there after a restart of the machine.
-            if context.stage is not Stage.RECOVER:
+            # On a disk, what was made for the mount is still there after a restart of the machine; else somebody was
+            # quicker, whose it is then.
+            if is_purged(context.session):
                 raise
+            if context.stage is not Stage.RECOVER:
+                context.remember({"made": [one for one in context.note["made"] if one != path]})
 
     def is_present(self, context: Context) -> bool:
         """Whether something is mounted at the target."""
@@ -182,14 +200,17 @@ class AnyMount(Step):
                     pass
         except FileNotFoundError:
             pass
-        if stays and context.note.get("made"):
+        if stays:
             self._remove_made(context)
 
     def _remove_made(self, context: Context) -> None:
+        """Remove the directories that were made for it, and those that another session has left since we used them."""
+        made: list[str] = context.note.get("made", [])
         try:
             with files.directory(original_root(context.session)) as root_fd:
-                for path in reversed(context.note["made"]):
-                    files.remove_made(root_fd, path)
+                for path in sorted({*made, *files.prefixes(self._place(context))}, key=len, reverse=True):
+                    if path in made or files.is_made(root_fd, path):
+                        files.remove_made(root_fd, path)
         except FileNotFoundError:
             pass
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from helpers import (
 
 from sessions import OpenSession
 from sessions.errors import Stuck
-from sessions.linux import mountinfo
+from sessions.linux import mountinfo, trace
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
 KINDS = {"directory": {"union_type": "none"}, "overlay": {}}
@@ -91,6 +93,71 @@ def test_what_somebody_uses_meanwhile_stays(world: World) -> None:
     with world.begin("tiny") as session:
         shell(session, "touch /a/used")
     assert sorted(str(path.relative_to(world.root)) for path in (world.root / "a").rglob("*")) == ["a/used"]
+
+
+@pytest.fixture
+def no_union(world: World) -> World:
+    """Its sessions share one tree, in which there is nothing yet to mount on."""
+    world.write("data/file", "of the host")
+    lines = f"tmpfs /a/b/c tmpfs size=1M\n{world.base}/data/file /a/file none bind,ro\n"
+    world.define("tiny", profile=world.profile(fstab=lines), union_type="none")
+    return world
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_what_one_has_made_and_others_use_goes_with_the_last(no_union: World, order: tuple[int, ...]) -> None:
+    before = sorted(os.listdir(no_union.root))
+    opened = [no_union.begin("tiny") for _number in order]
+    for number in order[:-1]:
+        opened[number].end()
+        assert shell(opened[order[-1]], "cat /a/file; ls /a/b") == "of the hostc\n"
+    opened[order[-1]].end()
+    assert sorted(os.listdir(no_union.root)) == before
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["one comes", "one goes"])
+@pytest.mark.parametrize("ends", [True, False], ids=["while one ends", "while one begins"])
+def test_another_makes_or_removes_it_at_any_moment(
+    no_union: World, monkeypatch: pytest.MonkeyPatch, ends: bool, comes: bool
+) -> None:
+    """Wherever a begin or an end has come to, another session of the same tree may come or go."""
+    before = sorted(os.listdir(no_union.root))
+    for moment in itertools.count():
+        others = [] if comes else [no_union.begin("tiny")]
+        points = itertools.count()
+        # Under the lock that is held while the place of all mounts is made private they cannot meet.
+        seen = ["made private", "mark"] if ends else []
+
+        def meet(
+            where: str,
+            points: Iterator[int] = points,
+            others: list[OpenSession] = others,
+            seen: list[str] = seen,
+            moment: int = moment,
+        ) -> None:
+            if len(seen) < 2 and where.startswith(("made private", "mark")[len(seen)]):
+                seen.append(where)
+            if len(seen) == 2 and next(points) == moment:
+                if comes:
+                    others.append(no_union.begin("tiny"))
+                else:
+                    others.pop().end()
+
+        session = no_union.begin("tiny") if ends else None
+        monkeypatch.setattr(trace, "hook", meet)
+        if session:
+            session.end()
+        else:
+            others.append(no_union.begin("tiny"))
+        monkeypatch.setattr(trace, "hook", None)
+        is_over = next(points) <= moment
+        for left in others:
+            assert shell(left, "cat /a/file; ls /a/b") == "of the hostc\n"
+            left.end()
+        assert sorted(os.listdir(no_union.root)) == before, moment
+        if is_over:
+            break
+    assert moment > 20
 
 
 @pytest.mark.parametrize("options", ["loop,ro", "ro"])
