@@ -204,7 +204,10 @@ def start_script(
     try:
         record(pid)
         trace.point("recorded", path)
-        os.write(gate_write, b"g")
+        try:
+            os.write(gate_write, b"g")
+        except BrokenPipeError:
+            pass  # killed at the gate: its status says so
     except BaseException:
         # The child ends when the gate is closed without a word.
         for fd in (gate_write, out_read, err_read, failed_read):
