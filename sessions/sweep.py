@@ -34,6 +34,10 @@ _PATIENCE_S = 1.0
 _IN_SOMEBODYS_HANDS = (State.STARTING, State.STOPPING)
 
 
+class _IsSomebodys(Exception):
+    """What seemed to be left behind is in use by now."""
+
+
 class Finding(Frozen):
     """One thing that was left behind: its kind, its name or path, why it is known to be left, and what became of it."""
 
@@ -61,19 +65,22 @@ class Sweep(Frozen):
         yield from self._mounts()
         yield from self._locks()
 
-    def _take_away(self, kind: str, name: str, reason: str, act: Callable[[], str], done: str) -> Finding:
-        """Do it; `act` says why not, if it may not be done after all."""
+    def _take_away(self, kind: str, name: str, reason: str, act: Callable[[], str], done: str) -> Iterator[Finding]:
+        """Do it; `act` says why not, if it may not be done after all. What is somebody's by then is nothing found."""
         if self.dry_run:
-            return Finding(kind, name, reason, f"would be {done}", is_left=True)
+            yield Finding(kind, name, reason, f"would be {done}", is_left=True)
+            return
         try:
             why_not = act()
             if not why_not:
                 events.tell(self.places, Event.REMOVAL, kind=kind, name=name, reason=reason)
+        except _IsSomebodys:
+            return
         except (SessionsError, OSError) as error:
             why_not = str(error)
             if kind != "session":  # of which the end itself has told
                 events.tell(self.places, Event.FAILURE, during="gc", kind=kind, name=name, error=why_not)
-        return Finding(kind, name, reason, f"left: {why_not}" if why_not else done, is_left=bool(why_not))
+        yield Finding(kind, name, reason, f"left: {why_not}" if why_not else done, is_left=bool(why_not))
 
     def _sessions(self) -> Iterator[Finding]:
         """Sessions that were left half way, or whose owner is gone, or that a restart of the machine has emptied."""
@@ -91,7 +98,7 @@ class Sweep(Frozen):
             reason = _why_dead(item.journal, state)
             if reason:
                 act = partial(self._end, session_id, reason)
-                yield self._take_away("session", session_id, reason, act, "ended")
+                yield from self._take_away("session", session_id, reason, act, "ended")
 
     def _state_when_let_go(self, item: lifecycle.Listed) -> State:
         """The state of a session as whoever acts on it leaves it, if that is soon."""
@@ -117,7 +124,9 @@ class Sweep(Frozen):
             )
         except NotFound:
             return ""
-        return "somebody uses it again" if store.exists(self.places, session_id) else ""
+        if store.exists(self.places, session_id):
+            raise _IsSomebodys
+        return ""
 
     def _waiters(self) -> Iterator[Finding]:
         """Requests of processes that are gone."""
@@ -126,7 +135,7 @@ class Sweep(Frozen):
             if waiters.is_gone(waiter, realm):
                 name = os.path.basename(waiter.path)
                 act = partial(_withdraw, self.places, waiter)
-                yield self._take_away("waiter", name, "its process is gone", act, "removed")
+                yield from self._take_away("waiter", name, "its process is gone", act, "removed")
 
     def _directories(self) -> Iterator[Finding]:
         """Layers and unpacked archives without a session, in the places that only we write."""
@@ -142,9 +151,11 @@ class Sweep(Frozen):
             name = os.path.basename(path)
             # What has no name that we give, as the lost+found of a file system of its own, is not ours.
             if _STAMP.fullmatch(name) and name[1:] not in stamps:
-                yield self._take_away("directory", path, "no session is made of it", partial(_remove, path), "removed")
+                act, reason = partial(_remove, path), "no session is made of it"
+                yield from self._take_away("directory", path, reason, act, "removed")
             elif names.is_valid(name) and name not in ids:
-                yield self._take_away("directory", path, "it has no session", partial(self._remove_of, path), "removed")
+                act, reason = partial(self._remove_of, path), "it has no session"
+                yield from self._take_away("directory", path, reason, act, "removed")
 
     def _known(self) -> tuple[set[str], set[str]]:
         """The names and the stamps of all sessions."""
@@ -163,7 +174,7 @@ class Sweep(Frozen):
         name = os.path.basename(path)
         with session_lock(self.places.lock_dir, name, signals_wait=True):
             if store.exists(self.places, name):
-                return "it has a session now"
+                raise _IsSomebodys
             return _remove(path)
 
     def _elsewhere(self) -> Iterator[Finding]:
@@ -187,7 +198,7 @@ class Sweep(Frozen):
             if names.is_valid(session_id) and session_id not in ids:
                 path = f"{self.places.mount_dir}/{name}"
                 act = partial(self._unmount, session_id, path)
-                yield self._take_away("mount", path, "it has no session", act, "removed")
+                yield from self._take_away("mount", path, "it has no session", act, "removed")
         if not self.dry_run and not ids:
             try_unmount(self.places.mount_dir)
 
@@ -195,7 +206,7 @@ class Sweep(Frozen):
         """Unmount a place of a session that is not there, and what is mounted below it; why not."""
         with session_lock(self.places.lock_dir, session_id, signals_wait=True):
             if store.exists(self.places, session_id):
-                return "it has a session now"
+                raise _IsSomebodys
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 return "it is not a directory, as we would have made"
             # The links on the way to it, as /var/run is one, but none in its place.
@@ -210,7 +221,7 @@ class Sweep(Frozen):
         """Lock files that nobody holds."""
         for name in _listed(self.places.lock_dir):
             if not is_locked(self.places.lock_dir, name):
-                yield self._take_away("lock", name, "nobody holds it", partial(self._take, name), "removed")
+                yield from self._take_away("lock", name, "nobody holds it", partial(self._take, name), "removed")
 
     def _take(self, name: str) -> str:
         """Take a lock, which removes its file afterwards."""
