@@ -166,6 +166,7 @@ def _wait(
 ) -> T:
     deadline_s = None if patience.timeout_s is None else time.monotonic() + patience.timeout_s
     realm, told = owners.realm(), ""
+    known: dict[str, str] = {}
     hopeless: set[str] = set()
     _refuse_to_wait_for_oneself(claim, blockers(places, claim), realm)
     with ExitStack() as stack:
@@ -180,7 +181,7 @@ def _wait(
             found = found or blockers(places, claim, waiter.ticket) or _holder_of_the_same(places, claim)
             if _clear_away(places, claim, found, realm, collect, hopeless):
                 continue
-            if (words := _names(found)) != told:
+            if (words := _names(found, known)) != told:
                 told = words
                 tell_once(words)
                 patience.say("I", f"waiting for chroot {claim.chroot}: {words}")
@@ -230,8 +231,13 @@ def _holder_of_the_same(places: Places, claim: Claim) -> list[Blocker]:
     return [Blocker(Kind.MAINTENANCE, path)] if os.path.lexists(path) else []
 
 
-def _names(found: Sequence[Blocker]) -> str:
-    words = [blocker.describe() for blocker in found[:_MOST_NAMED]]
+def _names(found: Sequence[Blocker], known: dict[str, str]) -> str:
+    """Who is in the way, for a person; what was read of them once is `known`."""
+    words = []
+    for blocker in found[:_MOST_NAMED]:
+        if blocker.path not in known:
+            known[blocker.path] = blocker.describe()
+        words.append(known[blocker.path])
     more = len(found) - len(words)
     return "; ".join([*words, f"and {more} more"] if more else words)
 

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
 import psutil
 import pytest
-from helpers import MNT_DETACH, World, bind, busy_loop_devices, checked, enter_private_namespace, libc, mounts, umount
+from helpers import (
+    MNT_DETACH,
+    Fork,
+    World,
+    bind,
+    busy_loop_devices,
+    checked,
+    enter_private_namespace,
+    fork,
+    libc,
+    mounts,
+    umount,
+)
 
 from sessions.linux import mountinfo, syscall
 
@@ -71,6 +83,31 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World.make(tmp_path)
     yield made
     assert made.leftovers() == []
+
+
+@pytest.fixture
+def asker(world: World) -> Iterator[Callable[..., Fork]]:
+    """Starts a process that wants a session; it says "waiting ...", then "in", and leaves when it is told to."""
+    started: list[Fork] = []
+
+    def start(chroot: str, **wishes: object) -> Fork:
+        def ask(it: Fork) -> None:
+            def say(_letter: str, line: str) -> None:
+                it.tell(line)
+
+            with world.begin(chroot, say=say, **wishes):
+                it.tell("in")
+                it.ask()
+
+        started.append(fork(ask))
+        return started[-1]
+
+    yield start
+    for asked in started:
+        try:
+            os.kill(asked.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def _state() -> set[str]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,31 +27,6 @@ def world(world: World) -> World:
     world.define("tiny")
     world.define("free", source_lock="shared")
     return world
-
-
-@pytest.fixture
-def asker(world: World) -> Iterator[Callable[..., Fork]]:
-    """Starts a process that wants a session; it says "waiting ...", then "in", and leaves when it is told to."""
-    started: list[Fork] = []
-
-    def start(chroot: str, **wishes: object) -> Fork:
-        def ask(it: Fork) -> None:
-            def say(_letter: str, line: str) -> None:
-                it.tell(line)
-
-            with world.begin(chroot, say=say, **wishes):
-                it.tell("in")
-                it.ask()
-
-        started.append(fork(ask))
-        return started[-1]
-
-    yield start
-    for asked in started:
-        try:
-            os.kill(asked.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 @pytest.fixture
