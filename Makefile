@@ -2,7 +2,7 @@
 # make test     set up, and run every test (as root)
 # make check    ruff and mypy
 # make bench    measure, beside Debian's schroot and the bare system calls
-# make soak     the long campaigns: every pair of crashes, and a hundred power cuts
+# make soak     the long campaigns: every pair of crashes, a hundred power cuts, and 2,000 operations at random
 # make docs     write the generated parts of the manual pages again
 # make install  install below PREFIX (/usr/local), with DESTDIR for packages; WITH_VENV=1 brings the dependencies along
 # make uninstall
@@ -42,7 +42,7 @@ bench: test-packages $(VENV)/installed
 	$(VENV)/bin/python tests/bench/bench.py
 
 soak: test-packages $(VENV)/installed-for-tests
-	SESSIONS_CRASH_PAIRS=all $(VENV)/bin/python -m pytest tests/crash tests/power
+	SESSIONS_CRASH_PAIRS=all SESSIONS_SOAK_OPERATIONS=2000 $(VENV)/bin/python -m pytest tests/crash tests/power
 
 docs: $(VENV)/installed
 	$(VENV)/bin/python -m sessions.cli.man

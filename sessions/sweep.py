@@ -87,7 +87,7 @@ class Sweep(Frozen):
         for item in lifecycle.listed(self.places):
             if isinstance(item, TornJournal):
                 act = partial(self._end, item.session_id, item.text)
-                yield self._take_away("session", item.session_id, item.text, act, "ended")
+                yield from self._take_away("session", item.session_id, item.text, act, "ended")
                 continue
             if isinstance(item, SessionsError):
                 yield Finding("journal", self.places.journal_dir, str(item), "left: it cannot be read", is_left=True)

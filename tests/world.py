@@ -18,7 +18,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -360,6 +360,18 @@ def wait_for_end(pidfd: int, timeout_s: float | None) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def wait_for_dying(processes: Iterable[tuple[int, int]]) -> None:
+    """Who has been sent a signal (by PR_SET_PDEATHSIG, say) still needs to get it."""
+    for pid, _started in processes:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        wait_for_end(pidfd, 1.0)
+        os.close(pidfd)
+    reap()
 
 
 def _peer() -> subprocess.Popen[bytes]:

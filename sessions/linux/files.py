@@ -162,11 +162,13 @@ def locate(root_fd: int, path: str) -> tuple[int, str, os.stat_result | None]:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
-def prefixes(path: str) -> Iterator[str]:
+def prefixes(path: str) -> list[str]:
     """`path` and the directories above it, topmost last and without the root."""
+    found = []
     while path.strip("/"):
-        yield path
+        found.append(path)
         path = path.rstrip("/").rpartition("/")[0]
+    return found
 
 
 def missing_directories(root_fd: int, path: str) -> list[str]:

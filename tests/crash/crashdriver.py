@@ -10,7 +10,7 @@ import signal
 import sys
 import tarfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +141,7 @@ class Driver:
         pristine = self.world.snapshot()
         must(in_child(self.begin))
         must(in_child(self.end))
-        self._wait_for_dying(self.world.processes())
+        worlds.wait_for_dying(self.world.processes())
         self.world.restore_files(pristine)
 
     def _learn(self) -> None:
@@ -240,7 +240,7 @@ class Driver:
         worlds.reap()
         now = self.world.snapshot()
         if now.processes != self.before.processes:
-            self._wait_for_dying(now.processes - self.before.processes)
+            worlds.wait_for_dying(now.processes - self.before.processes)
             now = self.world.snapshot()
         changed = dict(self.changed)
         archive = str(self.world.archive)
@@ -249,17 +249,6 @@ class Driver:
         permanent = self.world.permanent | self.may_stay
         found = differences(self.before, now, permanent=permanent, changed=changed)
         return found + [f"locked: {path}" for path in self.world.held_locks()]
-
-    def _wait_for_dying(self, processes: Iterable[tuple[int, int]]) -> None:
-        """Who has been sent a signal (by PR_SET_PDEATHSIG, say) still needs to get it."""
-        for pid, _started in processes:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            worlds.wait_for_end(pidfd, 1.0)
-            os.close(pidfd)
-        worlds.reap()
 
     def archive_is(self, *, new: bool | None, with_mark: bool) -> list[str]:
         """What is wrong with the archive, which has to be new or old (either if None) and nothing else."""

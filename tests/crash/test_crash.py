@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,14 +60,6 @@ def jobs_of(kind: str, shared: bool) -> list[Job]:
 def done() -> dict[tuple[str, bool], Results]:
     """What has been done already."""
     return {}
-
-
-@pytest.fixture(scope="module")
-def etc() -> Iterator[str]:
-    """A copy of /etc that nobody changes."""
-    with tempfile.TemporaryDirectory(prefix="sessions-test-", dir=world.BASE) as path:
-        subprocess.run(["cp", "-a", "/etc/.", path], check=True)
-        yield path
 
 
 @pytest.fixture
