@@ -50,6 +50,8 @@ class Event(StrEnum):
     """A session has been recovered."""
     REST = "rest"
     """A session has been laid to rest."""
+    CARRY_OVER = "carry-over"
+    """What was begun while the state directory could not be written to has been carried over to it."""
     REMOVAL = "removal"
     """The garbage collector has taken something away."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from sessions import engine, events, names, owners, schroots, setupd, sourcelock, store, users
+from sessions import early, engine, events, names, owners, schroots, setupd, sourcelock, store, users
 from sessions.config.configuration import Configuration
 from sessions.config.load import load_cached
 from sessions.data import Frozen, replace
@@ -80,13 +80,14 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
 def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
     """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
     users.need_root()
-    clock = events.Clock()
-    session, steps = plan(places, chroot, selected_name, wish)
+    clock, now = events.Clock(), early.chosen(places)
+    session, steps = plan(now, early.adapted(chroot, places, now), selected_name, wish)
     if session.verbosity != "quiet":
         for problem in schroots.problems(places):
             settings.say("W", str(problem))
     with events.told_if_it_fails(places, session, "begin"):
-        store.prepare(places)
+        store.prepare(now)
+        early.carry_over(places)
         entries = store.entries(places)
         _sweep(places, entries)
         if any(entry.id == session.id for entry in entries) and store.exists(places, session.id):
@@ -142,7 +143,7 @@ def _admitted(
             stack.enter_context(session_lock(places.lock_dir, session.id, signals_wait=True))
             if store.exists(places, session.id):
                 raise SessionExists(session.id)
-            return stack.enter_context(_create(places, session, steps))
+            return stack.enter_context(_create(session, steps))
 
         def give_back(journal: Journal) -> None:
             journal.remove()
@@ -174,12 +175,12 @@ def has_lost_its_owner(journal: Journal) -> bool:
     return owner is not None and owners.is_gone(owner)
 
 
-def _create(places: Places, session: Session, steps: list[Step]) -> Journal:
+def _create(session: Session, steps: list[Step]) -> Journal:
     try:
-        return create(places.journal_dir, session, steps)
+        return create(session.places.journal_dir, session, steps)
     except OSError as error:
         raise SessionsError(
-            f"cannot write the journal of session {session.id} in {places.journal_dir}: {error.strerror}",
+            f"cannot write the journal of session {session.id} in {session.places.journal_dir}: {error.strerror}",
             hint="make room there, or make it writable; nothing has been changed",
         ) from error
 
@@ -213,7 +214,7 @@ def end(
     if something could not be undone: the rest is, and ending it again is possible.
     """
     users.need_root()
-    entry = store.find(places, session_id)
+    entry = early.found(places, session_id)
     with session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s):
         try:
             journal = store.open_found(places, entry, for_marks=True)
@@ -266,7 +267,7 @@ def recover(places: Places, session_id: str, settings: Settings) -> None:
     told why.
     """
     users.need_root()
-    entry = store.find(places, session_id)
+    entry = early.found(places, session_id)
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
         store.open_found(places, entry, for_marks=True) as journal,
@@ -304,7 +305,7 @@ def rest(places: Places, session_id: str, settings: Settings) -> None:
     could not be undone; the rest is.
     """
     users.need_root()
-    entry = store.find(places, session_id)
+    entry = early.found(places, session_id)
     with (
         session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s),
         store.open_found(places, entry, for_marks=True) as journal,
@@ -314,6 +315,8 @@ def rest(places: Places, session_id: str, settings: Settings) -> None:
         check_namespace(journal)
         state = state_under_lock(journal)
         reason = why_not_recoverable(journal, "") or ("it was left half way" if state is State.BROKEN else "")
+        if not reason and store.is_early(places, journal.path):
+            reason = f"its journal is in {places.early_dir}, which the restart of the machine empties"
         if reason:
             settings.say("I", f"session {session_id} is ended: {reason}")
             _down(places, journal, settings, reason)
@@ -345,6 +348,8 @@ def why_not_recoverable(journal: Journal, boot_id: str) -> str:
         return ""
     if journal.session.chroot.union.is_used and journal.session.chroot.union.overlay_storage == "tmpfs":
         return "its layer was on a tmpfs, which the restart of the machine has emptied"
+    if early.has_data_there(journal.session):
+        return f"its layer was in {journal.session.places.early_dir}, which the restart of the machine has emptied"
     if journal.session.owner is not None:
         return "it was automatic, and the command it was for is gone"
     return ""

@@ -4,10 +4,13 @@ live copy (Session). Frozen data without behaviour that touches anything.
 
 from __future__ import annotations
 
-from sessions.data import TYPE_CHECKING, Frozen
+from sessions.data import TYPE_CHECKING, Frozen, replace
 
 if TYPE_CHECKING:
     from typing import ClassVar
+
+
+_JOURNALS, _MAINTENANCE = "sessions", "maintenance"
 
 
 class Places(Frozen):
@@ -28,7 +31,7 @@ class Places(Frozen):
     @property
     def journal_dir(self) -> str:
         """The journals: one file a session, and nothing else is the truth about it."""
-        return f"{self.state_dir}/sessions"
+        return f"{self.state_dir}/{_JOURNALS}"
 
     @property
     def unpack_dir(self) -> str:
@@ -61,6 +64,26 @@ class Places(Frozen):
         return f"{self.runtime_dir}/waiting"
 
     @property
+    def early_dir(self) -> str:
+        """What the state directory is while that cannot be written to (see sessions.early)."""
+        return f"{self.runtime_dir}/early-state"
+
+    @property
+    def early(self) -> Places:
+        """The same places with that state directory."""
+        return replace(self, state_dir=self.early_dir)
+
+    @property
+    def early_journal_dir(self) -> str:
+        """The journals there: every command looks for some."""
+        return f"{self.early_dir}/{_JOURNALS}"
+
+    @property
+    def early_maintenance_dir(self) -> str:
+        """The records of maintenance there."""
+        return f"{self.early_dir}/{_MAINTENANCE}"
+
+    @property
     def events_dir(self) -> str:
         """The log of events, and the one before it: no truth, and nobody needs it."""
         return f"{self.runtime_dir}/events"
@@ -68,7 +91,7 @@ class Places(Frozen):
     @property
     def maintenance_dir(self) -> str:
         """A record, named after the chroot, for each source that is locked until somebody unlocks it."""
-        return f"{self.state_dir}/maintenance"
+        return f"{self.state_dir}/{_MAINTENANCE}"
 
 
 class Plain(Frozen):

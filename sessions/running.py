@@ -33,6 +33,10 @@ def running(
     users.need_root()
     # Asked for first, so that a name without a session does not make a lock.
     entry = store.find(places, session_id)
+    if entry.is_early:
+        from sessions import early  # which is seldom needed
+
+        entry = early.found(places, session_id)
     with ExitStack() as stack:
         with session_lock(places.lock_dir, session_id):
             journal = stack.enter_context(store.open_found(places, entry, for_marks=False))

@@ -139,8 +139,7 @@ def blockers(places: Places, claim: Claim, ticket: int | None = None) -> list[Bl
         for waiter in waiters.listed(places, claim.chroot)
         if (ticket is None or waiter.ticket < ticket) and claim.is_blocked_by(waiter.kind)
     ]
-    path = waiters.maintenance_path(places, claim.chroot)
-    if claim.kind is Kind.SESSION and os.path.lexists(path):
+    if claim.kind is Kind.SESSION and (path := waiters.maintenance_path(places, claim.chroot)):
         found.append(Blocker(Kind.MAINTENANCE, path))
     kinds = {
         checksum(name): kind
@@ -228,7 +227,7 @@ def _told(places: Places, claim: Claim) -> Iterator[Callable[[str], None]]:
 def _holder_of_the_same(places: Places, claim: Claim) -> list[Blocker]:
     """Who has locked a chroot for maintenance already, where that is what is wanted."""
     path = waiters.maintenance_path(places, claim.chroot)
-    return [Blocker(Kind.MAINTENANCE, path)] if os.path.lexists(path) else []
+    return [Blocker(Kind.MAINTENANCE, path)] if path else []
 
 
 def _names(found: Sequence[Blocker], known: dict[str, str]) -> str:
@@ -316,8 +315,10 @@ class _Watch:
                 self._signals = syscall.signalfd(signals.heeded())
                 stack.callback(os.close, self._signals)
                 self._add(self._places.waiting_dir, lambda name: name.startswith(f"{chroot},"))
-                self._add(self._places.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
-                self._add(self._places.maintenance_dir, lambda name: name == chroot)
+                for there in (self._places, self._places.early):
+                    if os.path.isdir(there.journal_dir):
+                        self._add(there.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
+                        self._add(there.maintenance_dir, lambda name: name == chroot)
             except OSError as error:
                 hint = "if many wait, raise the limits of inotify(7): sysctl fs.inotify"
                 raise SessionsError(f"cannot wait for chroot {chroot}: {error.strerror}", hint=hint) from error

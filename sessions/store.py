@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sessions.data import Frozen
 from sessions.errors import JournalError, NeedsRoot, NotFound
 from sessions.journal import Journal, open_existing
-from sessions.linux import files
+from sessions.linux import files, trace
 from sessions.model import Places
 
 
@@ -21,6 +21,8 @@ class Entry(Frozen):
     """Which chroot it is of: journal.checksum of its full name."""
     owner_mark: str
     """The mark of an automatic session's owner (see sessions.owners); empty for one that was begun to last."""
+    is_early: bool = False
+    """Whether it is in the early place (see sessions.early)."""
 
 
 def prepare(places: Places) -> None:
@@ -37,63 +39,106 @@ def prepare(places: Places) -> None:
 
 
 def entries(places: Places) -> list[Entry]:
-    """Every journal there is, in the order of the sessions' names; raises NeedsRoot for who may not look."""
-    return [_entry(places, name) for name in sorted(_names(places)) if "," in name and not name.startswith(".")]
+    """Every journal there is, in the order of the sessions' names; raises NeedsRoot for who may not look.
+
+    What is carried over from the early place is published in the state directory before it is gone from there, and the
+    state directory is looked at last: so it is found in any case, and once.
+    """
+    early = early_entries(places)
+    usual = [_entry(places.journal_dir, name) for name in _names(places.journal_dir)]
+    if early:
+        known = {os.path.basename(entry.path) for entry in usual}
+        usual += [entry for entry in early if os.path.basename(entry.path) not in known]
+    return sorted(usual, key=lambda entry: entry.path.rpartition("/")[2])
 
 
-def _names(places: Places) -> list[str]:
+def is_early(places: Places, path: str) -> bool:
+    """Whether a journal is in the early place."""
+    return path.startswith(f"{places.early_dir}/")
+
+
+def early_entries(places: Places) -> list[Entry]:
+    """The journals in the early place (see sessions.early), in any order."""
+    return [_entry(places.early_journal_dir, name, True) for name in _names(places.early_journal_dir)]
+
+
+def _names(directory: str) -> list[str]:
     try:
-        return os.listdir(places.journal_dir)
+        return [name for name in os.listdir(directory) if "," in name and not name.startswith(".")]
     except FileNotFoundError:
         return []
     except PermissionError:
-        raise NeedsRoot(f"the sessions in {places.journal_dir} are root's", hint="run this as root") from None
+        raise NeedsRoot(f"the sessions in {directory} are root's", hint="run this as root") from None
 
 
-def _entry(places: Places, name: str) -> Entry:
+def _entry(directory: str, name: str, is_early: bool = False) -> Entry:
     session_id, _comma, rest = name.partition(",")
     checksum, _comma, owner_mark = rest.partition(",")
-    return Entry(os.path.join(places.journal_dir, name), session_id, checksum, owner_mark)
+    return Entry(os.path.join(directory, name), session_id, checksum, owner_mark, is_early)
 
 
 def find(places: Places, session_id: str) -> Entry:
     """The journal of a session; raises NotFound."""
     prefix = f"{session_id},"
-    for name in _names(places):
-        if name.startswith(prefix):
-            return _entry(places, name)
+    # The state directory once more, since it may have been carried over there meanwhile.
+    usual, early = places.journal_dir, places.early_journal_dir
+    for directory in (usual, early, usual):
+        for name in _names(directory):
+            if name.startswith(prefix):
+                return _entry(directory, name, directory == early)
     raise NotFound(f"{session_id}: no such session", (session_id,), hint="see: sessions list")
 
 
 def exists(places: Places, session_id: str) -> bool:
     """Whether there is a session of that name."""
     prefix = f"{session_id},"
-    return any(name.startswith(prefix) for name in _names(places))
+    directories = (places.early_journal_dir, places.journal_dir)
+    return any(name.startswith(prefix) for directory in directories for name in _names(directory))
 
 
 def open_session(places: Places, session_id: str, *, for_marks: bool) -> Journal:
-    """Open a session's journal; raises NotFound, or JournalError if the journal cannot be used."""
-    try:
-        return open_existing(find(places, session_id).path, for_marks=for_marks)
-    except FileNotFoundError:
-        raise NotFound(f"{session_id}: no such session", (session_id,), hint="see: sessions list") from None
+    """Open a session's journal; raises NotFound, or JournalError if the journal cannot be used.
+
+    Who acts on the session, and so has its lock, also removes what somebody has left in the early place who was killed
+    while he carried it over.
+    """
+    while True:
+        entry = find(places, session_id)
+        try:
+            return _opened(places, entry, for_marks)
+        except FileNotFoundError:
+            continue  # ended or carried over: it is looked for again
 
 
 def open_found(places: Places, entry: Entry, *, for_marks: bool) -> Journal:
     """Open a journal that was found, or that of a session that has its name by now; raises as :func:`open_session`."""
-    try:
-        return open_existing(entry.path, for_marks=for_marks)
-    except FileNotFoundError:
-        return open_session(places, entry.id, for_marks=for_marks)
+    if not entry.is_early:  # else it may be in the state directory too by now, where it counts
+        try:
+            return _opened(places, entry, for_marks)
+        except FileNotFoundError:
+            pass
+    return open_session(places, entry.id, for_marks=for_marks)
+
+
+def _opened(places: Places, entry: Entry, for_marks: bool) -> Journal:
+    journal = open_existing(entry.path, for_marks=for_marks)
+    if for_marks and not entry.is_early:
+        path = f"{places.early_journal_dir}/{os.path.basename(entry.path)}"
+        try:
+            os.unlink(path)
+            trace.point("removed carried", path)
+        except FileNotFoundError:
+            pass
+    return journal
 
 
 def read_all(places: Places) -> Iterator[Journal | JournalError]:
     """Every session's journal, closed again, or the error it gave; one that ends meanwhile is left out."""
     for entry in entries(places):
         try:
-            with open_existing(entry.path, for_marks=False) as journal:
+            with open_found(places, entry, for_marks=False) as journal:
                 yield journal
-        except FileNotFoundError:
+        except NotFound:
             continue
         except JournalError as error:
             yield error

@@ -12,13 +12,13 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sessions import events, lifecycle, names, owners, store, waiters
+from sessions import early, events, lifecycle, names, owners, store, waiters
 from sessions.data import Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError, TornJournal
 from sessions.events import Event
 from sessions.journal import Journal, State
-from sessions.linux import mountinfo, proc, removal
+from sessions.linux import files, mountinfo, proc, removal
 from sessions.locks import is_locked, session_lock
 from sessions.model import Places
 from sessions.steps.files import STAMP_ATTRIBUTE
@@ -58,6 +58,8 @@ class Sweep(Frozen):
 
     def all(self) -> Iterator[Finding]:
         """Sessions first, since what belongs to them goes with them."""
+        if not self.dry_run:
+            early.carry_over(self.places)
         yield from self._sessions()
         yield from self._waiters()
         yield from self._directories()
@@ -142,8 +144,9 @@ class Sweep(Frozen):
         places = self.places
         found = [
             f"{top}/{name}"
-            for top in (places.unpack_dir, places.overlay_dir, places.underlay_dir)
-            for name in _listed(top)
+            for there in (places, places.early)
+            for top in (there.unpack_dir, there.overlay_dir, there.underlay_dir)
+            for name in files.names_in(top)
         ]
         # A journal is there before its directories, and these were listed before it.
         ids, stamps = self._known()
@@ -182,8 +185,8 @@ class Sweep(Frozen):
         places = self.places
         tops = {chroot.union.overlay_directory for chroot in lifecycle.load(places).chroots.values()}
         ids, _stamps = self._known()
-        for top in sorted(tops - {"", places.overlay_dir}):
-            for name in _listed(top):
+        for top in sorted(tops - {"", places.overlay_dir, places.early.overlay_dir}):
+            for name in files.names_in(top):
                 path = f"{top}/{name}"
                 if name not in ids and not name.startswith(".") and _is_stamped(path):
                     what_next = f"left: others write there too; look at it, then: rm -r {path}"
@@ -191,7 +194,7 @@ class Sweep(Frozen):
 
     def _mounts(self) -> Iterator[Finding]:
         """Mount points below the runtime directory that belong to no session."""
-        found = _listed(self.places.mount_dir)
+        found = files.names_in(self.places.mount_dir)
         ids, _stamps = self._known()
         for name in found:
             session_id = _BESIDE.sub(r"\1", name)
@@ -219,7 +222,7 @@ class Sweep(Frozen):
 
     def _locks(self) -> Iterator[Finding]:
         """Lock files that nobody holds."""
-        for name in _listed(self.places.lock_dir):
+        for name in files.names_in(self.places.lock_dir):
             if not is_locked(self.places.lock_dir, name):
                 yield from self._take_away("lock", name, "nobody holds it", partial(self._take, name), "removed")
 
@@ -251,13 +254,6 @@ def _withdraw(places: Places, waiter: waiters.Waiter) -> str:
 def _remove(path: str) -> str:
     removal.remove_tree(path)
     return ""
-
-
-def _listed(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _is_stamped(path: str) -> bool:

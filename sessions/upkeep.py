@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from sessions import sourcelock, store, users, waiters
+from sessions import early, sourcelock, store, users, waiters
 from sessions.engine import Settings
 from sessions.errors import NotFound
 from sessions.lifecycle import collect
@@ -20,12 +20,14 @@ def lock(places: Places, name: str, reason: str, patience: Patience) -> None:
     New sessions wait from now on, but for those of its source: twin. Raises SourceBusy or Interrupted.
     """
     users.need_root()
-    store.prepare(places)
+    now = early.chosen(places)
+    store.prepare(now)
+    early.carry_over(places)
     user = users.caller().name
     claim = Claim(name, Kind.MAINTENANCE, is_exclusive=True, user=user)
 
     def take() -> bool | None:
-        return waiters.lock_for_maintenance(places, name, user, reason) or None
+        return waiters.lock_for_maintenance(places, now, name, user, reason) or None
 
     with signals.held_back():
         collector = partial(collect, places, settings=Settings(patience.say))
@@ -35,5 +37,6 @@ def lock(places: Places, name: str, reason: str, patience: Patience) -> None:
 def unlock(places: Places, name: str) -> None:
     """Take the maintenance lock of a chroot away; raises NotFound if there is none."""
     users.need_root()
+    early.carry_over(places)
     if not waiters.unlock(places, name):
         raise NotFound(f"{name} is not locked", (name,), hint="see: sessions chroots")

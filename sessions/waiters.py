@@ -117,12 +117,14 @@ def is_gone(waiter: Waiter, realm: str) -> bool:
     return owner is not None and owners.is_gone(owner)
 
 
-def lock_for_maintenance(places: Places, chroot: str, user: str, reason: str) -> bool:
-    """Write the maintenance record of a chroot; False if there is one."""
+def lock_for_maintenance(places: Places, now: Places, chroot: str, user: str, reason: str) -> bool:
+    """Write the maintenance record of a chroot, in the places where state goes `now`; False if there is one."""
+    if maintenance_path(places, chroot):
+        return False
     trace.point("lock", chroot)
     try:
         value = {"user": user, "since_ns": time.time_ns(), "reason": reason}
-        _write(places.maintenance_dir, chroot, value, is_synced=True)
+        _write(now.maintenance_dir, chroot, value, is_synced=True)
     except FileExistsError:
         return False
     trace.point("locked", chroot)
@@ -131,21 +133,32 @@ def lock_for_maintenance(places: Places, chroot: str, user: str, reason: str) ->
 
 def unlock(places: Places, chroot: str) -> bool:
     """Remove the maintenance record of a chroot; False if there is none."""
-    is_removed = _unlink(maintenance_path(places, chroot))
-    if is_removed:
-        files.sync_directory(places.maintenance_dir)
-    return is_removed
+    # In this order: who is carrying it over has published it in the state directory before, or finds it gone after.
+    was_early = _unlink(f"{places.early_maintenance_dir}/{chroot}")
+    path = f"{places.maintenance_dir}/{chroot}"
+    # Where nothing can be written, it is also an error to remove what is not there.
+    if not (os.path.lexists(path) and _unlink(path)):
+        return was_early
+    files.sync_directory(places.maintenance_dir)
+    return True
 
 
 def maintenance_path(places: Places, chroot: str) -> str:
-    """Where the maintenance record of a chroot is, if there is one."""
-    return os.path.join(places.maintenance_dir, chroot)
+    """Where the maintenance record of a chroot is; empty if there is none.
+
+    The state directory is looked at last: it is there before it is gone from the early place (see sessions.early).
+    """
+    paths = (f"{directory}/{chroot}" for directory in (places.early_maintenance_dir, places.maintenance_dir))
+    return next(filter(os.path.lexists, paths), "")
 
 
 def maintenance(places: Places, chroot: str) -> Details | None:
     """What the maintenance record of a chroot says, nothing if it cannot be read; None if there is none."""
-    path = maintenance_path(places, chroot)
-    return details(path) if os.path.lexists(path) else None
+    while path := maintenance_path(places, chroot):
+        known = details(path)
+        if known.user or os.path.lexists(path):
+            return known
+    return None
 
 
 def details(path: str) -> Details:

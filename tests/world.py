@@ -159,7 +159,9 @@ class World:
             os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
             places.mount_dir, places.waiting_dir, places.maintenance_dir, places.events_dir,
         )  # fmt: skip
-        return frozenset((*paths, f"{self.base}/elsewhere"))
+        state = [path for path in paths if path.startswith(places.state_dir)]
+        early = [path.replace(places.state_dir, places.early_dir) for path in state]
+        return frozenset((*paths, *early, f"{self.base}/elsewhere"))
 
     def snapshot(self) -> Snapshot:
         """What there is now; what lies below a mount in here is not looked at."""

@@ -127,6 +127,8 @@ class Layout:
         for path in _files("etc/systemd", r"[a-z-]+\.[a-z]+"):
             text = _read(path).replace(b"/usr/bin/", f"{self.bin_dir}/".encode())
             yield Item(f"{self.prefix}/lib/systemd/system/{os.path.basename(path)}", text)
+        for path in _files("etc/tmpfiles.d", r"[a-z-]+\.conf"):
+            yield Item(f"{self.prefix}/lib/tmpfiles.d/{os.path.basename(path)}", _read(path))
         yield Item(f"{self.config_dir}/sessions.toml", _read("etc/sessions.toml"), is_configuration=True)
 
     def _commands(self) -> Iterator[Item]:

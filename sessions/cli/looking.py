@@ -35,7 +35,8 @@ def list_(places: Places, as_json: bool) -> int:
     sessions = [item for item in found if isinstance(item, lifecycle.Listed)]
     errors = [item for item in found if isinstance(item, SessionsError)]
     if as_json:
-        print_json({"sessions": [_record(item) for item in sessions], "errors": [str(error) for error in errors]})
+        records_ = [_record(places, item) for item in sessions]
+        print_json({"sessions": records_, "errors": [str(error) for error in errors]})
     else:
         print_table(
             ("SESSION", "CHROOT", "STATE", "OWNER", "LOCATION"),
@@ -52,7 +53,13 @@ def list_(places: Places, as_json: bool) -> int:
         )
         for error in errors:
             click.echo(f"sessions: {error}", err=True)
+        if early := ", ".join(item.journal.session.id for item in sessions if _is_early(places, item)):
+            click.echo(f"kept in {places.early_dir} until {places.state_dir} can be written to: {early}", err=True)
     return 125 if errors else 0
+
+
+def _is_early(places: Places, item: lifecycle.Listed) -> bool:
+    return store.is_early(places, item.journal.path)
 
 
 def _owner(journal: Journal) -> str:
@@ -60,7 +67,7 @@ def _owner(journal: Journal) -> str:
     return f"pid {owner.pid}" if owner else "-"
 
 
-def _record(item: lifecycle.Listed) -> dict[str, Any]:
+def _record(places: Places, item: lifecycle.Listed) -> dict[str, Any]:
     session = item.journal.session
     return {
         "id": session.id,
@@ -72,6 +79,7 @@ def _record(item: lifecycle.Listed) -> dict[str, Any]:
         "caller": session.caller.name,
         "created_ns": session.created_ns,
         "location": session.path,
+        "early": _is_early(places, item),
         "stuck": [
             {"step": item.journal.plan[index].describe(), "reason": reason}
             for index, reason in sorted(item.journal.reasons.items())
@@ -94,7 +102,7 @@ def show(places: Places, session: str, as_json: bool) -> None:
         for step, state in zip(journal.plan, journal.states, strict=True)
     ]
     if as_json:
-        print_json({**_record(item), "session": records.encode(journal.session), "steps": steps})
+        print_json({**_record(places, item), "session": records.encode(journal.session), "steps": steps})
         return
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(journal.session.created_ns / 1e9))
     rows = [

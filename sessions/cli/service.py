@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from sessions import lifecycle, store, users
+from sessions import early, lifecycle, store, users
 from sessions.cli.acting import say
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError, TornJournal
@@ -45,6 +45,7 @@ def shutdown(places: Places) -> int:
     users.need_root()
     settings = Settings(say, script_timeout_s=_SCRIPT_TIMEOUT_S, lock_timeout_s=_LOCK_TIMEOUT_S)
     failed = False
+    early.carry_over(places)
     for entry in sorted(store.entries(places), key=lambda entry: not entry.owner_mark):
         try:
             lifecycle.rest(places, entry.id, settings)
@@ -72,6 +73,7 @@ def _for_each(places: Places, wanted: Callable[[State], str]) -> int:
     from sessions.cli.native import FAILED, complain
 
     failed = False
+    early.carry_over(places)
     for item in lifecycle.listed(places):
         try:
             if isinstance(item, TornJournal):

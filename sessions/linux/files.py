@@ -63,6 +63,14 @@ def read_descriptor(fd: int) -> bytes:
     return b"".join(pieces)
 
 
+def names_in(path: str) -> list[str]:
+    """What there is in a directory, in order; nothing if there is no such directory."""
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def sync_directory(path: str) -> None:
     """Put the names in a directory on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -24,7 +24,7 @@ from sessions import enter, lifecycle, running, store, users
 from sessions.engine import Settings
 from sessions.errors import SessionsError
 from sessions.journal import State
-from sessions.linux import tarcheck, trace  # noqa: F401 (tarcheck: loaded before any fork)
+from sessions.linux import syscall, tarcheck, trace  # noqa: F401 (tarcheck: loaded before any fork)
 from sessions.newsession import Wish
 from sessions.sweep import Sweep
 
@@ -118,6 +118,8 @@ class Driver:
         self.rng = random.Random(0)
         self.world = worlds.make(base, scripts=kind.scripts, shared=shared, etc=etc)
         self.places = self.world.places
+        if kind.early:
+            self._make_state_read_only()
         configuration = lifecycle.load(self.places)
         self.chroot, self.selected = lifecycle.find_chroot(configuration, kind.word, with_host=True)
         self.caller = users.caller()
@@ -136,6 +138,10 @@ class Driver:
             self._warm_up()
         self.before = self.world.snapshot()
         self._learn()
+
+    def _make_state_read_only(self) -> None:
+        os.mkdir(self.places.state_dir)
+        syscall.mount("state", self.places.state_dir, "tmpfs", syscall.MS_RDONLY, "mode=755")
 
     def _warm_up(self) -> None:
         pristine = self.world.snapshot()

@@ -115,6 +115,8 @@ class Kind:
     """Whether another session is up all the time."""
     fresh: bool = False
     """Whether nothing of ours has ever been there before."""
+    early: bool = False
+    """Whether the state directory is read-only all the time, as early at boot."""
     lasts: bool = True
     """Whether it can be recovered after a reboot."""
 
@@ -127,6 +129,7 @@ KINDS = {
         Kind("overlay-automatic", "minimal", automatic=True, busy=True, lasts=False),
         Kind("overlay-first-ever", "minimal", fresh=True),
         Kind("overlay-beside-another", "minimal", beside=True),
+        Kind("overlay-early", "minimal", early=True),
         Kind("overlay-elsewhere", "elsewhere"),
         Kind("overlay-default-profile", "default"),
         Kind("tmpfs", "memory", lasts=False),

@@ -30,7 +30,8 @@ RESTED = ["overlay", "overlay-default-profile", "directory", "archive", "archive
 TORN = ["overlay", "directory", "archive", "script"]
 LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-source", "script-in-directory"]
 # Without the kinds that are no different in this.
-REBOOTED = [kind for kind in KINDS if kind not in ("overlay-first-ever", "overlay-beside-another", "tmpfs-automatic")]
+_AS_OTHERS = ("overlay-first-ever", "overlay-beside-another", "overlay-early", "tmpfs-automatic")
+REBOOTED = [kind for kind in KINDS if kind not in _AS_OTHERS]
 
 Job = tuple[str, dict[str, Any]]
 Results = dict[str, dict[str, Any]]

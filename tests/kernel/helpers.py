@@ -149,6 +149,7 @@ class World:
             state = ("sessions", "maintenance", "union", "union/overlay", "unpack")
             usual = {f"{self.base}/state/{name}" for name in state}
             usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting", *EVENTS)}
+            usual |= {f"{self.base}/run/early-state{name}" for name in ("", *(f"/{inside}" for inside in state))}
             found += [str(path) for path in (self.base / top).rglob("*") if str(path) not in usual]
         return sorted(found)
 

@@ -199,10 +199,9 @@ def test_a_disk_that_fills_up_while_a_session_is_open(world: World) -> None:
 
 
 @pytest.mark.parametrize("is_prepared", [False, True])
-@pytest.mark.parametrize("place", ["state", "run"])
-def test_a_place_that_cannot_be_written_to(world: World, place: str, is_prepared: bool) -> None:
+def test_a_runtime_directory_that_cannot_be_written_to(world: World, is_prepared: bool) -> None:
     world.define("tiny", union_overlay_storage="disk")
-    with tmpfs_on(world.base / place) as directory:
+    with tmpfs_on(world.base / "run") as directory:
         if is_prepared:
             with world.begin("tiny"):
                 pass

@@ -142,6 +142,7 @@ def test_an_installation_in_destdir_writes_nothing_else(machine: Machine) -> Non
         "/usr/lib/systemd/system/sessions-gc.service",
         "/usr/lib/systemd/system/sessions-gc.timer",
         "/usr/lib/systemd/system/sessions-shutdown.service",
+        "/usr/lib/tmpfiles.d/chroot-sessions.conf",
         "/usr/share/chroot-sessions/setup.d/10mount",
         "/usr/share/chroot-sessions/etc/sbuild/fstab",
         "/usr/lib/python3/dist-packages/sessions/py.typed",

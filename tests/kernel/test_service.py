@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from helpers import MNT_DETACH, REPOSITORY, World, bind, umount
 
+from sessions import events, store
+from sessions.data import replace
 from sessions.linux import mountinfo, proc
 from sessions.locks import session_lock
+from sessions.model import Places
 
 UNIT = REPOSITORY / "etc/systemd/sessions-recover.service"
 
@@ -204,3 +207,24 @@ def test_shutdown_goes_on_past_what_is_stuck(service: Service) -> None:
     assert output == "two: at rest\n"
     assert f"held by {holder.pid} (sleep 100)" in errors
     service.sessions("end", "one")
+
+
+def test_tmpfiles_makes_at_boot_what_sessions_would(world: World) -> None:
+    """In the same places, with the same owners and modes, so that either may be first."""
+    root, usual = world.base / "root", Places()
+    root.mkdir()
+    line = ["systemd-tmpfiles", f"--root={root}", "--create", REPOSITORY / "etc/tmpfiles.d/chroot-sessions.conf"]
+    said = subprocess.run(line, capture_output=True, text=True)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    made = {path: path.stat() for path in root.rglob("*chroot-sessions*/**")}
+    assert len(made) == 7
+    for path in reversed(made):
+        path.rmdir()
+    places = replace(usual, state_dir=f"{root}{usual.state_dir}", runtime_dir=f"{root}{usual.runtime_dir}")
+    store.prepare(places)
+    events.tell(places, events.Event.REMOVAL, name="something")
+    Path(places.events_dir, "log").unlink()
+    for path in root.rglob("*chroot-sessions*/**"):
+        ours, theirs = path.stat(), made.pop(path)
+        assert (ours.st_mode, ours.st_uid, ours.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid), path
+    assert made == {}

@@ -26,6 +26,7 @@ FLOORS = (
         "setupd",
         "fromshell",
         "store",
+        "early",
         "users",
         "where",
         "events",
