@@ -25,7 +25,7 @@ from pathlib import Path
 import snapshot as snapshots
 from snapshot import Snapshot
 
-from sessions import where
+from sessions import events, where
 from sessions.linux import binfmt, files, mountinfo, proc, syscall
 from sessions.model import Places
 
@@ -271,6 +271,7 @@ def make(base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool =
     subprocess.run(["tar", "-czf", world.archive, "-C", world.chroot, "."], check=True)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", base / "image", "1M"], check=True)
     forget_others()
+    leave_the_log_alone()
     if etc:
         subprocess.run(["mount", "--bind", etc, "/etc"], check=True)
     if shared:
@@ -278,6 +279,14 @@ def make(base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool =
         world.peer = _peer()
         world.helpers.add(world.peer.pid)
     return world
+
+
+def leave_the_log_alone() -> None:
+    """Let nothing that sessions of tests tell come to this machine's own log; for a mount namespace of our own."""
+    if os.path.exists(events.JOURNAL_SOCKET):
+        syscall.mount("no journal", os.path.dirname(events.JOURNAL_SOCKET), "tmpfs")
+    if os.path.exists(events.SYSLOG_SOCKET):
+        syscall.mount(os.devnull, events.SYSLOG_SOCKET, "", syscall.MS_BIND)
 
 
 def forget_others() -> None:

@@ -24,6 +24,7 @@ from helpers import (
     mounts,
     umount,
 )
+from world import leave_the_log_alone
 
 from sessions.linux import mountinfo, syscall
 
@@ -34,6 +35,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """Compare mounts, processes (orphans become our children), loop devices and open descriptors."""
     enter_private_namespace()
+    leave_the_log_alone()
     checked(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
     directory = os.getcwd()
     before = _state()

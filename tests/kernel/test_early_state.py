@@ -82,7 +82,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path, world: World) -> Iterat
         if request.param == "ext4":
             stack.enter_context(ext4(tmp_path, tmp_path / "var"))
         else:
-            mount("var", tmp_path / "var", "tmpfs", data="mode=755")
+            mount("var", tmp_path / "var", "tmpfs", data="mode=755,size=8m")
             stack.callback(umount, tmp_path / "var")
         mount("run", tmp_path / "run", "tmpfs", data="mode=755")
         stack.callback(umount, tmp_path / "run")
@@ -241,6 +241,27 @@ def test_what_is_in_use_stays_until_it_is_not(disk: Disk) -> None:
     with session_lock(places.lock_dir, "one"):
         early.carry_over(places)
     assert disk.journals() == (["one"], [])
+    early.carry_over(places)
+    assert disk.journals() == ([], ["one"])
+    session.end()
+
+
+def test_what_does_not_fit_stays_and_harms_nobody(disk: Disk) -> None:
+    places = disk.world.places
+    session = disk.world.begin("memory", name="one", persistent=True)
+    disk.writable()
+    filler = disk.state.parent / "filler"
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+    early.carry_over(places)
+    assert disk.journals() == (["one"], [])
+    assert output(session, "echo", "usable") == "usable\n"
+    with following.Log(places) as log:
+        failed = [json.loads(line) for line in log.lines()][-1]
+    assert (failed["event"], failed["during"]) == ("failure", "carry-over")
+    assert "No space left on device" in failed["error"]
+    filler.unlink()
     early.carry_over(places)
     assert disk.journals() == ([], ["one"])
     session.end()
