@@ -167,7 +167,7 @@ def _wait(
     realm, told = owners.realm(), ""
     known: dict[str, str] = {}
     hopeless: set[str] = set()
-    _refuse_to_wait_for_oneself(claim, blockers(places, claim), realm)
+    _refuse_to_wait_for_oneself(claim, blockers(places, claim), realm, patience)
     with ExitStack() as stack:
         watch = stack.enter_context(_Watch(places, claim))
         waiter = waiters.register(places, claim.chroot, claim.kind, claim.user)
@@ -241,10 +241,19 @@ def _names(found: Sequence[Blocker], known: dict[str, str]) -> str:
     return "; ".join([*words, f"and {more} more"] if more else words)
 
 
-def _refuse_to_wait_for_oneself(claim: Claim, found: Sequence[Blocker], realm: str) -> None:
-    """Raise SourceBusy if a process that waits for us, as a setup script's does, is in our way."""
+def _refuse_to_wait_for_oneself(claim: Claim, found: Sequence[Blocker], realm: str, patience: Patience) -> None:
+    """Raise SourceBusy if a process that waits for us, as a setup script's does, is in our way.
+
+    So are we ourselves, if we would wait for ever and have no other thread that could end what we hold.
+    """
     waiting = proc.ancestors() - {os.getpid()}
+    would_stand_still = patience.timeout_s is None and proc.is_single_threaded()
     for blocker in found:
+        if would_stand_still and blocker.session and owners.pid_of(blocker.owner_mark, realm) == os.getpid():
+            raise SourceBusy(
+                f"chroot {claim.chroot} is held by session {blocker.session.id}, which is of this very process",
+                hint="end that session first",
+            )
         is_ours = owners.pid_of(blocker.owner_mark, realm) in waiting
         if is_ours or (blocker.session and any(proc.has_open(pid, blocker.path) for pid in waiting)):
             who = f"held by session {blocker.session.id}" if blocker.session else f"wanted by {blocker.describe()}"
@@ -268,6 +277,9 @@ def _clear_away(
         if blocker.waiter and waiters.is_gone(blocker.waiter, realm):
             with waiters.manage_lock(places, claim.chroot):
                 waiters.withdraw(blocker.waiter)
+            is_changed = True
+        elif blocker.kind is Kind.MAINTENANCE and not blocker.waiter and waiters.is_forsaken(blocker.path):
+            waiters.drop_forsaken(places, claim.chroot)
             is_changed = True
         elif blocker.session and blocker.path not in hopeless and _has_lost_its_owner(blocker.session, realm):
             if collect(blocker.session):

@@ -62,6 +62,7 @@ class Sweep(Frozen):
             early.carry_over(self.places)
         yield from self._sessions()
         yield from self._waiters()
+        yield from self._maintenance()
         yield from self._directories()
         yield from self._elsewhere()
         yield from self._mounts()
@@ -138,6 +139,14 @@ class Sweep(Frozen):
                 name = os.path.basename(waiter.path)
                 act = partial(_withdraw, self.places, waiter)
                 yield from self._take_away("waiter", name, "its process is gone", act, "removed")
+
+    def _maintenance(self) -> Iterator[Finding]:
+        """Locks for maintenance whose process ended before it had them."""
+        places = self.places
+        for name in files.names_in(places.maintenance_dir) + files.names_in(places.early_maintenance_dir):
+            if names.is_valid(name) and waiters.is_forsaken(waiters.maintenance_path(places, name)):
+                act = partial(_drop_forsaken, places, name)
+                yield from self._take_away("maintenance", name, "who asked died before it was granted", act, "removed")
 
     def _directories(self) -> Iterator[Finding]:
         """Layers and unpacked archives without a session, in the places that only we write."""
@@ -248,6 +257,11 @@ def _withdraw(places: Places, waiter: waiters.Waiter) -> str:
     chroot = os.path.basename(waiter.path).partition(",")[0]
     with waiters.manage_lock(places, chroot):
         waiters.withdraw(waiter)
+    return ""
+
+
+def _drop_forsaken(places: Places, chroot: str) -> str:
+    waiters.drop_forsaken(places, chroot)
     return ""
 
 

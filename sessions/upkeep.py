@@ -27,11 +27,16 @@ def lock(places: Places, name: str, reason: str, patience: Patience) -> None:
     claim = Claim(name, Kind.MAINTENANCE, is_exclusive=True, user=user)
 
     def take() -> bool | None:
-        return waiters.lock_for_maintenance(places, now, name, user, reason) or None
+        return waiters.ask_for_maintenance(places, now, name, user, reason) or None
 
     with signals.held_back():
         collector = partial(collect, places, settings=Settings(patience.say))
         sourcelock.admitted(places, claim, take, lambda _taken: unlock(places, name), collector, patience)
+        try:
+            waiters.grant_maintenance(places, name, user, reason)
+        except BaseException:
+            unlock(places, name)
+            raise
 
 
 def unlock(places: Places, name: str) -> None:

@@ -3,7 +3,8 @@
 A waiter's record is a file ``CHROOT,TICKET,KIND,MARK`` in the runtime directory: tickets keep the order, the mark tells
 the process (see sessions.owners). Tickets are given out under the chroot's manage lock; whoever waits removes its own
 record, and a record whose process has proven to be gone is removed by the next one to look. A maintenance record is a
-file named after the chroot in the state directory, which only ``unlock`` removes.
+file named after the chroot in the state directory; it has an owner, as a waiter's has, until it is granted, and after
+that only ``unlock`` removes it.
 """
 
 from __future__ import annotations
@@ -117,18 +118,62 @@ def is_gone(waiter: Waiter, realm: str) -> bool:
     return owner is not None and owners.is_gone(owner)
 
 
-def lock_for_maintenance(places: Places, now: Places, chroot: str, user: str, reason: str) -> bool:
-    """Write the maintenance record of a chroot, in the places where state goes `now`; False if there is one."""
+def ask_for_maintenance(places: Places, now: Places, chroot: str, user: str, reason: str) -> bool:
+    """Write the maintenance record of a chroot, in the places where state goes `now`; False if there is one.
+
+    It is this process's until it is granted.
+    """
     if maintenance_path(places, chroot):
         return False
     trace.point("lock", chroot)
+    value = {"owner": records.encode(owners.this_process()), **_maintenance_record(user, reason)}
     try:
-        value = {"user": user, "since_ns": time.time_ns(), "reason": reason}
+        # Half written, after a power cut, it would be nobody's.
         _write(now.maintenance_dir, chroot, value, is_synced=True)
     except FileExistsError:
         return False
     trace.point("locked", chroot)
     return True
+
+
+def grant_maintenance(places: Places, chroot: str, user: str, reason: str) -> None:
+    """Write the record that :func:`ask_for_maintenance` has made again, so that it outlives the process."""
+    path = maintenance_path(places, chroot)
+    if not path:  # somebody has unlocked it meanwhile
+        return
+    temporary = _granted_path(path)
+    _unlink(temporary)  # of one who was killed: nobody else can be granted what we have asked for
+    record = _maintenance_record(user, reason)
+    _write(os.path.dirname(path), os.path.basename(temporary), record, is_synced=True)
+    trace.point("grant", chroot)
+    os.rename(temporary, path)
+    files.sync_directory(os.path.dirname(path))
+    trace.point("granted", chroot)
+
+
+def _granted_path(path: str) -> str:
+    """Where a record is written before it takes the place of the one that asked."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}")
+
+
+def _maintenance_record(user: str, reason: str) -> dict[str, Any]:
+    return {"user": user, "since_ns": time.time_ns(), "reason": reason}
+
+
+def is_forsaken(path: str) -> bool:
+    """Whether a maintenance record is of a process that has proven to have ended before it was granted."""
+    owner = details(path).owner
+    return owner is not None and owners.is_gone(owner)
+
+
+def drop_forsaken(places: Places, chroot: str) -> None:
+    """Take away a maintenance record that is forsaken when nobody else can do that."""
+    with manage_lock(places, chroot):
+        path = maintenance_path(places, chroot)
+        if is_forsaken(path):
+            _unlink(_granted_path(path))
+            _unlink(path)
 
 
 def unlock(places: Places, chroot: str) -> bool:

@@ -212,6 +212,11 @@ def ancestors() -> set[int]:
     return found
 
 
+def is_single_threaded() -> bool:
+    """Whether this process has but one thread."""
+    return len(os.listdir("/proc/self/task")) == 1
+
+
 def describe(pids: Iterable[int]) -> str:
     """Processes for a message: ``123 (sleep 60), 124 (bash)``."""
     import psutil

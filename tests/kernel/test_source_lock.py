@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY, Fork, World, bind, fork, mount, shell, umount
+from helpers import REPOSITORY, Fork, World, bind, fork, mount, python, shell, umount
 
-from sessions import lifecycle, owners, store, upkeep, waiters
+from sessions import lifecycle, owners, store, sweep, upkeep, waiters
 from sessions.engine import Settings
 from sessions.errors import Interrupted, NotFound, SessionsError, SourceBusy
 from sessions.linux import proc
@@ -317,6 +318,80 @@ def test_nobody_waits_for_a_session_that_waits_for_him(world: World) -> None:
         assert child.wait() == 0
 
 
+def test_nobody_waits_for_ever_for_himself(world: World) -> None:
+    """With a time limit one may: it will be over. And another thread may end what keeps this one waiting."""
+    with world.begin("tiny", name="outer") as outer:
+        with pytest.raises(SourceBusy) as error:
+            world.begin("source:tiny")
+        assert str(error.value) == (
+            "chroot tiny is held by session outer, which is of this very process; end that session first"
+        )
+        assert "try again later" in refused(world, "source:tiny")
+        waits = threading.Event()
+        entered: list[str] = []
+
+        def ask() -> None:
+            with world.begin("source:tiny", name="inner", say=lambda letter, line: waits.set()) as inner:
+                entered.append(inner.id)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert waits.wait(60)
+        outer.end()
+        thread.join(60)
+    assert entered == ["inner"]
+
+
+LOCK = """
+from sessions import upkeep, sourcelock
+from sessions.linux import trace
+import os, signal
+def hook(where):
+    if where.startswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+trace.hook = hook
+upkeep.lock(places, "tiny", "why", sourcelock.Patience(None))
+"""
+
+
+@pytest.mark.parametrize("point", ["locked", "grant", "granted"])
+@pytest.mark.parametrize("by_gc", [True, False])
+def test_a_lock_that_was_asked_for_but_never_granted_keeps_nobody_out(world: World, point: str, by_gc: bool) -> None:
+    """Killed before it has it, `sessions lock` has locked nothing; killed after that, it has."""
+    store.prepare(world.places)
+    locker = python(world, LOCK, arguments=[f"{point} tiny"])
+    assert locker.wait() == -signal.SIGKILL
+    is_locked = point == "granted"
+    if by_gc:
+        found = list(sweep.Sweep(world.places, Settings(), dry_run=False).all())
+        assert [finding.kind for finding in found if finding.kind == "maintenance"] == ["maintenance"] * (not is_locked)
+        assert os.listdir(world.places.maintenance_dir) == ["tiny"] * is_locked
+    if is_locked:
+        assert "maintenance by root since" in refused(world, "tiny")
+        upkeep.unlock(world.places, "tiny")
+    with world.begin("tiny", lock_timeout_s=0):
+        pass
+    assert os.listdir(world.places.maintenance_dir) == []
+
+
+def test_a_lasting_begin_that_died_before_it_was_let_in_is_taken_away(world: World) -> None:
+    code = """
+from sessions.linux import trace
+import os, signal
+def hook(where):
+    if where.startswith("created journal"):
+        os.kill(os.getpid(), signal.SIGKILL)
+trace.hook = hook
+sessions.begin("tiny", name="never", persistent=True, places=places)
+"""
+    assert python(world, code).wait() == -signal.SIGKILL
+    assert "session never" in refused(world, "source:tiny")
+    (found,) = [finding for finding in sweep.Sweep(world.places, Settings(), False).all() if finding.kind == "session"]
+    assert (found.name, found.outcome) == ("never", "ended")
+    with world.begin("source:tiny", lock_timeout_s=0):
+        pass
+
+
 def test_a_setup_script_that_asks_for_its_own_source(world: World) -> None:
     code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from sessions.cli.native import main; main()"
     places = world.places
@@ -404,7 +479,7 @@ def test_a_waiting_directory_that_is_full(world: World, tmp_path: Path) -> None:
     mount("small", world.places.waiting_dir, "tmpfs", data="nr_inodes=1,mode=700")
     try:
         with world.begin("tiny"), pytest.raises(SessionsError, match=r"cannot write the record .* No space left"):
-            world.begin("source:tiny")
+            world.begin("source:tiny", lock_timeout_s=60)
     finally:
         umount(world.places.waiting_dir)
 
