@@ -195,14 +195,14 @@ def _try_to_mark(mark: Callable[[], None]) -> None:
         pass
 
 
-def recover(journal: Journal, settings: Settings, *, boot_id: str, mount_namespace: int) -> None:
+def recover(journal: Journal, settings: Settings, *, boot_id: str, mount_namespace: int, pid_namespace: int) -> None:
     """Bring a session that was up back up: verify what lasts over a reboot, do the rest again where it is missing.
 
     Raises StepFailed or Interrupted; the session then is as it was, and recover or down may be called.
     """
     context = _context(journal, Stage.RECOVER, settings, succeeded=True)
     with context.held:
-        journal.recover(boot_id, mount_namespace)
+        journal.recover(boot_id, mount_namespace, pid_namespace)
         for index, step in _walk(journal, context):
             _stop_if_asked(journal)
             _aim(context, journal, index, journal.notes.get(index, {}))

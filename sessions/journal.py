@@ -92,7 +92,8 @@ class Journal(Mutable):
     is_damaged: bool = False
     boot_id: str = ""
     mount_namespace: int = 0
-    """The boot and the mount namespace of the last begin or recover."""
+    pid_namespace: int = 0
+    """The boot, the mount namespace and the pid namespace (0: not known) of the last begin or recover."""
     has_synced_name: bool = False
     """Whether this process has seen to it that the journal outlives a power cut."""
 
@@ -166,9 +167,10 @@ class Journal(Mutable):
         """Mark the session as laid to rest: from now on it is as after a restart of the machine."""
         self._append({"mark": "rest"})
 
-    def recover(self, boot_id: str, mount_namespace: int) -> None:
-        """Mark the beginning of a recovery, in the boot and the mount namespace that it happens in."""
-        self._append({"mark": "recover", "boot_id": boot_id, "mount_namespace": mount_namespace})
+    def recover(self, boot_id: str, mount_namespace: int, pid_namespace: int) -> None:
+        """Mark the beginning of a recovery, in the boot and the namespaces that it happens in."""
+        where = {"boot_id": boot_id, "mount_namespace": mount_namespace, "pid_namespace": pid_namespace}
+        self._append({"mark": "recover", **where})
 
     def sync(self) -> None:
         """Put the journal on the disk, and its name unless that is there already."""
@@ -215,6 +217,7 @@ class Journal(Mutable):
             self.is_up, self.boot_id = False, ""
         elif kind == "recover":
             self.boot_id, self.mount_namespace = str(mark["boot_id"]), int(mark["mount_namespace"])
+            self.pid_namespace = int(mark.get("pid_namespace", 0))
             self.is_up = False
         else:
             self._apply_to_step(kind, mark)
@@ -283,7 +286,9 @@ def _keep(line: bytes, header: Header) -> None:
 def _new(path: str, fd: int, header: Header) -> Journal:
     session = header.session
     states = [StepState.NEW] * len(header.recorded_plan)
-    return Journal(path, fd, header, states, boot_id=session.boot_id, mount_namespace=session.mount_namespace)
+    journal = Journal(path, fd, header, states, boot_id=session.boot_id, mount_namespace=session.mount_namespace)
+    journal.pid_namespace = session.pid_namespace
+    return journal
 
 
 def _line(value: Any) -> bytes:

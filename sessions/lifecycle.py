@@ -226,8 +226,8 @@ def end(
         with journal:
             if not only_if(journal):
                 return
-            check_namespace(journal)
-            if not (kill_commands or settings.force):
+            check_namespace(journal, force=settings.force)
+            if not kill_commands:
                 _check_nobody_inside(journal)
             with events.told_if_it_fails(places, journal.session, "end"):
                 _down(places, journal, settings, reason)
@@ -290,7 +290,8 @@ def _recover(places: Places, journal: Journal, settings: Settings) -> None:
             f"session {session_id} is broken: it was left half way", hint=f"sessions end {session_id}"
         )
     try:
-        engine.recover(journal, settings, boot_id=boot_id, mount_namespace=proc.mount_namespace() or 0)
+        mount_namespace, pid_namespace = proc.mount_namespace() or 0, proc.pid_namespace()
+        engine.recover(journal, settings, boot_id=boot_id, mount_namespace=mount_namespace, pid_namespace=pid_namespace)
     except (StepFailed, OSError) as error:
         raise SetupFailed(
             f"session {session_id} could not be recovered: {error}", hint=f"or end it: sessions end {session_id}"

@@ -323,6 +323,8 @@ class Session(Frozen):
     """Where the root is mounted."""
     path: str
     """The root itself: the location, or a directory inside it."""
+    pid_namespace: int = 0
+    """In which who is in the mount namespace can be seen; 0 where that is not known."""
     overlay_directory: str = ""
     underlay_directory: str = ""
     unpack_directory: str = ""

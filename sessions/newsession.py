@@ -64,6 +64,7 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         created_ns=time.time_ns(),
         boot_id=owner.boot_id if owner else proc.boot_id(),
         mount_namespace=proc.mount_namespace() or 0,
+        pid_namespace=proc.pid_namespace(),
         places=places,
         location=location,
         path=f"{location}/{inside}" if inside else location,

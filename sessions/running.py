@@ -102,10 +102,11 @@ def _check_usable(journal: Journal) -> None:
     check_namespace(journal)
 
 
-def check_namespace(journal: Journal) -> None:
+def check_namespace(journal: Journal, *, force: bool = False) -> None:
     """Raise SessionNotUsable if the session's mounts live in another mount namespace than ours.
 
-    A namespace that nobody is in any more is gone with all its mounts, and so is another boot's.
+    A namespace that nobody is in any more is gone with all its mounts, and so is another boot's. Where those who may
+    be in it cannot be seen from our pid namespace, nothing is proven, and only `force` takes it for gone.
     """
     if journal.mount_namespace == proc.mount_namespace() or journal.boot_id != proc.boot_id():
         return
@@ -114,4 +115,10 @@ def check_namespace(journal: Journal) -> None:
         raise SessionNotUsable(
             f"session {journal.session.id} lives in another mount namespace, that of process {inside[0]}",
             hint=f"nsenter --mount --target {inside[0]} sessions ...",
+        )
+    if journal.pid_namespace and not force and not proc.sees_all_of(journal.pid_namespace):
+        raise SessionNotUsable(
+            f"session {journal.session.id} lives in another mount namespace, and who is in that cannot be seen from "
+            "this pid namespace",
+            hint=f"act where it was begun; or, if that is gone: sessions end --force {journal.session.id}",
         )

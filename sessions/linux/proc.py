@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from sessions.data import Frozen
 
 _NS_GET_MNTNS_ID = 0x8008B705
+# The pid namespace of the machine itself always has this inode (the kernel's PROC_PID_INIT_INO).
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # So many pids are tried one by one; with more, it is looked which of them there are.
 _FEW_PIDS = 64
@@ -63,7 +65,7 @@ def mount_namespace(pid: int | str = "self") -> int | None:
     """
     try:
         fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     try:
         return int.from_bytes(fcntl.ioctl(fd, _NS_GET_MNTNS_ID, bytes(8)), "little")
@@ -81,11 +83,23 @@ def pid_and_time_namespaces() -> tuple[int, int]:
     return _namespace_inode("pid"), _namespace_inode("time")
 
 
-def _namespace_inode(kind: str) -> int:
+def _namespace_inode(kind: str, pid: int | str = "self") -> int:
     try:
-        return os.stat(f"/proc/self/ns/{kind}").st_ino
-    except FileNotFoundError:
+        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
+
+
+def pid_namespace() -> int:
+    """The inode of our pid namespace; 0 if this kernel has none."""
+    return _namespace_inode("pid")
+
+
+def sees_all_of(namespace: int) -> bool:
+    """Whether every process of a pid namespace can be seen from ours: it is ours, or lies below it."""
+    if pid_namespace() in (namespace, _INITIAL_PID_NAMESPACE):
+        return True
+    return any(_namespace_inode("pid", pid) == namespace for pid in _pids())
 
 
 def has_open(pid: int, path: str) -> bool:

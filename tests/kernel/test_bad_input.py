@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from helpers import (
     MS_BIND,
     MS_RDONLY,
     MS_REMOUNT,
+    REPOSITORY,
     Fork,
     World,
     bind,
@@ -388,3 +391,35 @@ def test_another_mount_namespace(world: World) -> None:
     other.tell()
     assert other.wait() == 0
     session.end()
+
+
+def test_a_mount_namespace_that_cannot_be_looked_for_from_here(world: World) -> None:
+    """In another pid namespace, those who are in the session's mount namespace are not seen: that proves nothing."""
+    world.define("tiny", union_overlay_storage="disk")
+
+    def elsewhere(it: Fork) -> None:
+        enter_private_namespace()
+        it.tell(world.begin("tiny", name="one", persistent=True).id)
+        it.ask()
+
+    def blind(*words: str) -> subprocess.CompletedProcess[str]:
+        places = world.places
+        options = ["--config-dir", places.native_config_dir, "--state-dir", places.state_dir]
+        argv = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "sessions.cli.native", *options]
+        argv += ["--runtime-dir", places.runtime_dir, *words]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.run(argv, cwd="/", env=environment, capture_output=True, text=True, timeout=60)
+
+    other = fork(elsewhere)
+    assert other.ask() == "one"
+    match = "who is in that cannot be seen from this pid namespace; act where it was begun"
+    for words in (("end", "one"), ("exec", "one", "true"), ("recover", "one")):
+        outcome = blind(*words)
+        assert (outcome.returncode, outcome.stdout) == (125, "")
+        assert match in outcome.stderr
+    other.tell()
+    assert other.wait() == 0
+    # Nor is it known there that it is gone by now; who knows that may say so.
+    assert match in blind("end", "one").stderr
+    assert blind("end", "--force", "one").returncode == 0
+    assert blind("list").stdout == ""

@@ -62,7 +62,7 @@ def written(directory: Path) -> Path:
             journal.done(index)
         journal.remember(5, {"pid": 4242, "start_ticks": 1})
         journal.up()
-        journal.recover(BOOT, 4711)
+        journal.recover(BOOT, 4711, 4712)
         journal.up()
         journal.down()
         journal.undone(5)
@@ -73,7 +73,7 @@ def written(directory: Path) -> Path:
 def facts(journal: Journal) -> tuple[object, ...]:
     return (
         journal.session, journal.plan, journal.states, journal.notes, journal.reasons, journal.is_up, journal.was_up,
-        journal.is_going_down, journal.is_damaged, journal.boot_id, journal.mount_namespace,
+        journal.is_going_down, journal.is_damaged, journal.boot_id, journal.mount_namespace, journal.pid_namespace,
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_what_is_marked_is_known_at_once(tmp_path: Path) -> None:
         marks: list[Callable[[], None]] = [
             lambda: journal.begin(0, {"a": 1}), lambda: journal.remember(0, {"b": 2}), lambda: journal.done(0),
             lambda: journal.begin(1, {}), journal.up, journal.down, lambda: journal.stuck(0, "x" * 1000),
-            lambda: journal.undone(1), lambda: journal.recover("boot", 7),
+            lambda: journal.undone(1), lambda: journal.recover("boot", 7, 8),
         ]  # fmt: skip
         for mark in marks:
             mark()
@@ -125,7 +125,7 @@ def test_states(tmp_path: Path) -> None:
         assert journal.state(boot_id=BOOT, is_locked=False) is State.UP
         assert journal.state(boot_id="other", is_locked=False) is State.DOWN
         assert journal.state(boot_id="other", is_locked=True) is State.STARTING
-        journal.recover("other", 1)
+        journal.recover("other", 1, 2)
         assert journal.state(boot_id="other", is_locked=False) is State.DOWN
         journal.up()
         assert journal.state(boot_id="other", is_locked=False) is State.UP
