@@ -158,28 +158,34 @@ class Sweep(Frozen):
             for name in files.names_in(top)
         ]
         # A journal is there before its directories, and these were listed before it.
-        ids, stamps = self._known()
+        ids, stamps, are_all_read = self._known()
         for path in found:
             name = os.path.basename(path)
             # What has no name that we give, as the lost+found of a file system of its own, is not ours.
             if _STAMP.fullmatch(name) and name[1:] not in stamps:
+                if not are_all_read:
+                    outcome = "left: it may belong to a session whose journal cannot be read"
+                    yield Finding("directory", path, "no session that can be read is made of it", outcome, is_left=True)
+                    continue
                 act, reason = partial(_remove, path), "no session is made of it"
                 yield from self._take_away("directory", path, reason, act, "removed")
             elif names.is_valid(name) and name not in ids:
                 act, reason = partial(self._remove_of, path), "it has no session"
                 yield from self._take_away("directory", path, reason, act, "removed")
 
-    def _known(self) -> tuple[set[str], set[str]]:
-        """The names and the stamps of all sessions."""
-        ids, stamps = set(), set()
+    def _known(self) -> tuple[set[str], set[str], bool]:
+        """The names and the stamps of all sessions, and whether every journal could be read for its stamp."""
+        ids, stamps, are_all_read = set(), set(), True
         for entry in store.entries(self.places):
             ids.add(entry.id)
             try:
                 with store.open_session(self.places, entry.id, for_marks=False) as journal:
                     stamps.add(journal.session.stamp)
-            except SessionsError:
+            except NotFound:
                 continue
-        return ids, stamps
+            except SessionsError:
+                are_all_read = False
+        return ids, stamps, are_all_read
 
     def _remove_of(self, path: str) -> str:
         """Remove a directory named after a session that is not there; why not."""
@@ -193,7 +199,7 @@ class Sweep(Frozen):
         """Layers with a stamp of ours in places that others may write to: only reported."""
         places = self.places
         tops = {chroot.union.overlay_directory for chroot in lifecycle.load(places).chroots.values()}
-        ids, _stamps = self._known()
+        ids, *_others = self._known()
         for top in sorted(tops - {"", places.overlay_dir, places.early.overlay_dir}):
             for name in files.names_in(top):
                 path = f"{top}/{name}"
@@ -204,7 +210,7 @@ class Sweep(Frozen):
     def _mounts(self) -> Iterator[Finding]:
         """Mount points below the runtime directory that belong to no session."""
         found = files.names_in(self.places.mount_dir)
-        ids, _stamps = self._known()
+        ids, *_others = self._known()
         for name in found:
             session_id = _BESIDE.sub(r"\1", name)
             if names.is_valid(session_id) and session_id not in ids:

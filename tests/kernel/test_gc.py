@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import REPOSITORY, Fork, World, bind, fork, mount, shell, snapshot, umount
+from helpers import REPOSITORY, Fork, World, bind, exchange, fork, mount, mounts, shell, snapshot, swapping, umount
 
 from sessions import lifecycle, open_session, owners, store, waiters
 from sessions.engine import Settings
@@ -245,6 +245,50 @@ def test_directories_without_a_session(world: World, gc: Callable[..., list[Find
     gc()
     assert (elsewhere / "stamped").is_dir()
     assert (elsewhere / "foreign").is_dir()
+
+
+def test_what_may_belong_to_a_session_that_cannot_be_read_is_left(
+    world: World, gc: Callable[..., list[Finding]]
+) -> None:
+    """A directory that is named by a stamp may be any session's, so also that one's."""
+    session = world.begin(world.define("layered", union_overlay_storage="disk"), name="broken", persistent=True)
+    (entry,) = store.entries(world.places)
+    journal = Path(entry.path).read_bytes()
+    Path(entry.path).write_bytes(b"x" + journal[1:])
+    stamp = Path(world.places.overlay_dir, ".0123456789ab")
+    stamp.mkdir()
+    found = gc()
+    assert sorted(words(found)) == [("directory", ".0123456789ab", True), ("journal", "sessions", True)]
+    assert "may belong to a session whose journal cannot be read" in found[1].outcome
+    assert stamp.is_dir()
+    Path(entry.path).write_bytes(journal)
+    assert words(gc()) == [("directory", ".0123456789ab", False)]
+    session.end()
+
+
+def test_mounts_without_a_session_whose_directories_become_links(
+    world: World, gc: Callable[..., list[Finding]]
+) -> None:
+    """What is mounted on the host where such a link leads to stays mounted."""
+    place = Path(world.places.mount_dir, "gone")
+    canary = world.base / "canary"
+    for path in (world.root / "swap/a/mnt", canary / "a/mnt", place):
+        path.mkdir(parents=True)
+    (world.root / "link").symlink_to(canary)
+    mount("the host's", canary / "a/mnt", "tmpfs")
+    before = mounts()
+    for _turn in range(20):
+        place.mkdir(exist_ok=True)
+        bind(world.root, place)
+        mount("left", place / "swap/a/mnt", "tmpfs")
+        with swapping(world.root / "swap", world.root / "link"):
+            list(Sweep(world.places, Settings(), False).all())
+        if (world.root / "swap").is_symlink():
+            exchange(world.root / "swap", world.root / "link")
+        list(Sweep(world.places, Settings(), False).all())
+        assert mounts() == before
+    assert gc() == []
+    umount(canary / "a/mnt")
 
 
 def test_mounts_without_a_session(world: World, gc: Callable[..., list[Finding]]) -> None:
