@@ -22,7 +22,7 @@ from sessions.linux import files, mountinfo, proc, removal
 from sessions.locks import is_locked, session_lock
 from sessions.model import Places
 from sessions.steps.files import STAMP_ATTRIBUTE
-from sessions.steps.unmounting import holders, try_unmount
+from sessions.steps.unmounting import holders, try_unmount, unmount_below
 
 # Beside a session's mount point: its layer in memory, and where mount(8) mounts for it.
 _BESIDE = re.compile(r"\.(.*)\.(?:layer|staging)")
@@ -229,9 +229,9 @@ class Sweep(Frozen):
                 return "it is not a directory, as we would have made"
             # The links on the way to it, as /var/run is one, but none in its place.
             real = f"{os.path.realpath(self.places.mount_dir)}/{os.path.basename(path)}"
-            for mount in mountinfo.below(mountinfo.read(), real):
-                if not try_unmount(mount.target):
-                    return f"{mount.target} is busy: {holders(real)}"
+            while below := mountinfo.below(mountinfo.read(), real):
+                if not (unmount_below(real, real) and try_unmount(real)):
+                    return f"{below[0].target} is busy: {holders(real)}"
             os.rmdir(path)
             return ""
 

@@ -6,10 +6,10 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import files, mountinfo, removal
+from sessions.linux import files, removal
 from sessions.steps.base import Context, Note, Stage, Step
 from sessions.steps.programs import Command, ProgramStep
-from sessions.steps.unmounting import is_mounted, unmount
+from sessions.steps.unmounting import is_mounted, unmount_all
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -48,7 +48,7 @@ class RunScript(ProgramStep):
     def undo(self, context: Context) -> None:
         """End a run of it that outlived its engine, then run setup-stop; a script that is gone counts as undone."""
         self._end_earlier_run(context)
-        if not os.path.lexists(self.path):
+        if not files.is_there(self.path):
             context.say("W", f"{self.path} is gone: what it set up is left as it is")
             return
         try:
@@ -94,11 +94,11 @@ class ForeignRoot(Step):
 
     def undo(self, context: Context) -> None:
         """Unmount what is still mounted there, and remove the place, which is empty but for what a failure has left."""
-        place = os.path.realpath(self.path)
-        while below := mountinfo.below(mountinfo.read(), place):
-            target = below[0].target
+
+        def found(target: str) -> None:
             context.say("W", f"{target} was left mounted by the setup scripts of {context.session.chroot.name}")
-            unmount(target, context)
+
+        unmount_all(os.path.realpath(self.path), context, found)
         removal.remove_tree(self.path)
 
     def describe(self) -> str:

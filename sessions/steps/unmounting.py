@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sessions.errors import StepFailed
-from sessions.linux import mountinfo, proc, syscall
+from sessions.linux import files, mountinfo, proc, syscall
 from sessions.steps.base import Context
 
 _PATIENCE_S = (0.001, 0.01, 0.1, 0.4)
@@ -33,7 +33,7 @@ def unmount(path: str, context: Context, *, by: str = "", inside: str = "") -> N
     name = by or path
     if try_unmount(name):
         return
-    _unmount_below(name, path)
+    unmount_below(name, path)
     if try_unmount(name):
         return
     place = proc.Tree(path, _device_of_overlay(name))
@@ -49,6 +49,34 @@ def unmount(path: str, context: Context, *, by: str = "", inside: str = "") -> N
     proc.end_all(lambda: proc.standing_in(place))
     if not try_unmount(name):
         syscall.umount(name, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+
+
+def unmount_all(path: str, context: Context, found: Callable[[str], None]) -> None:
+    """Unmount all that is mounted at `path` and below it, the last first, each as :func:`unmount` does.
+
+    `found` is told of each before. No link below `path` is followed.
+    """
+    # Each look takes one mount away, unless somebody renames directories meanwhile.
+    for _look in range(_MOST_LOOKS + len(mountinfo.read())):
+        targets = [mount.target for mount in mountinfo.below(mountinfo.read(), path)]
+        if not targets:
+            return
+        found(targets[0])
+        if targets[0] == path:
+            unmount(path, context)
+            continue
+        above, _slash, last = targets[0].removeprefix(path + "/").rpartition("/")
+        with files.directory(path) as top_fd:
+            fd = _open_beneath(top_fd, above or ".")
+        if fd is not None:
+            try:
+                unmount(targets[0], context, by=f"/proc/self/fd/{fd}/{last}")
+            finally:
+                os.close(fd)
+    raise StepFailed(
+        f"what is mounted below {path} is moved about while it is unmounted",
+        hint="end who does that, then end the session again",
+    )
 
 
 def holders(path: str) -> str:
@@ -85,33 +113,46 @@ def _try_unmount_patiently(name: str) -> bool:
     return try_unmount(name)
 
 
-def _unmount_below(name: str, path: str) -> None:
+def unmount_below(name: str, path: str) -> bool:
     """Unmount what is mounted below `path`, the last first; no link is followed on the way there from `name`.
 
-    Where somebody renames directories meanwhile, mounts are not where they were a moment ago: look again.
+    False if some of it is busy. Where somebody renames directories meanwhile, mounts are not where they were a moment
+    ago: look again.
     """
     top_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         for _look in range(_MOST_LOOKS):
             targets = [mount.target for mount in mountinfo.below(mountinfo.read(), path) if mount.target != path]
             below = [target.removeprefix(path + "/").rpartition("/") for target in targets]
-            if not below or not all(_unmount_beneath(top_fd, above or ".", last) for above, _slash, last in below):
-                return
+            if not below:
+                return True
+            if not all(_unmount_beneath(top_fd, above or ".", last) for above, _slash, last in below):
+                return False
+        return False
     finally:
         os.close(top_fd)
 
 
 def _unmount_beneath(top_fd: int, above: str, last: str) -> bool:
     """Unmount `last` in the directory `above` beneath `top_fd`; False if it is busy."""
-    try:
-        resolve = syscall.RESOLVE_BENEATH | syscall.RESOLVE_NO_SYMLINKS
-        fd = syscall.openat2(top_fd, above, os.O_PATH | os.O_DIRECTORY, resolve)
-    except OSError:
+    fd = _open_beneath(top_fd, above)
+    if fd is None:
         return True
     try:
         return try_unmount(f"/proc/self/fd/{fd}/{last}")
     finally:
         os.close(fd)
+
+
+def _open_beneath(top_fd: int, above: str) -> int | None:
+    """The directory `above` beneath `top_fd`, without links on the way; None if it is not there, or no more."""
+    try:
+        resolve = syscall.RESOLVE_BENEATH | syscall.RESOLVE_NO_SYMLINKS
+        return syscall.openat2(top_fd, above, os.O_PATH | os.O_DIRECTORY, resolve)
+    except OSError as error:
+        if not files.is_absence(error):
+            raise
+        return None
 
 
 def _device_of_overlay(name: str) -> int | None:

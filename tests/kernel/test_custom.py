@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
-from helpers import World, mounts, shell, snapshot
+from helpers import World, exchange, mount, mounts, shell, snapshot, swapping, umount
 from schrootcalls import Schroot
 
-from sessions.errors import SessionNotUsable, SetupFailed
+from sessions.errors import NotFound, SessionNotUsable, SetupFailed, Stuck
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
 
@@ -97,6 +99,29 @@ def test_what_a_failing_script_has_mounted_goes(world: World) -> None:
     with pytest.raises(SetupFailed, match="05root exited with status 1"):
         world.begin("own")
     assert mounts() == before
+
+
+def test_what_scripts_leave_mounted_is_not_looked_for_behind_links(world: World) -> None:
+    """A directory inside becomes a link to the host's own mounts and back while the session is taken down."""
+    define(world)
+    mounting = f'mount --bind {world.root} "$CHROOT_PATH" && mount -t tmpfs left "$CHROOT_PATH/swap/a/mnt"'
+    world.script("11root", f'#!/bin/sh\ntest "$1" = setup-stop || {{ {mounting}; }}\n', directory="schroot/setup.d")
+    canary = world.base / "canary"
+    for path in (world.root / "swap/a/mnt", canary / "a/mnt"):
+        path.mkdir(parents=True)
+    (world.root / "link").symlink_to(canary)
+    mount("the host's", canary / "a/mnt", "tmpfs")
+    before = mounts()
+    for _turn in range(20):
+        session = world.begin("own", name="held")
+        with swapping(world.root / "swap", world.root / "link"), suppress(Stuck):
+            session.end()
+        if (world.root / "swap").is_symlink():
+            exchange(world.root / "swap", world.root / "link")
+        with suppress(NotFound):
+            session.end()
+        assert mounts() == before
+    umount(canary / "a/mnt")
 
 
 def test_without_sessions(world: World) -> None:
