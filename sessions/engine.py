@@ -99,7 +99,7 @@ def _do(journal: Journal, index: int, step: Step, context: Context) -> None:
     except SessionsError as error:
         raise StepFailed(f"cannot {step.describe()}: {error.text}", hint=error.hint or step.remedy) from error
     except OSError as error:
-        raise StepFailed(f"cannot {step.describe()}: {_reason(error)}", hint=step.remedy) from error
+        raise StepFailed(f"cannot {step.describe()}: {reason(error)}", hint=step.remedy) from error
 
 
 def _aim(context: Context, journal: Journal, index: int, note: Note) -> None:
@@ -116,19 +116,29 @@ def _aim(context: Context, journal: Journal, index: int, note: Note) -> None:
     context.remember = remember
 
 
-def _reason(error: OSError) -> str:
+def _words(error: Exception) -> str:
+    """Any failure, in words."""
+    if isinstance(error, OSError):
+        return reason(error)
+    return str(error) if isinstance(error, SessionsError) else f"{type(error).__name__}: {error}"
+
+
+def reason(error: OSError) -> str:
     """What the kernel says, and of which file; the number of a descriptor of ours tells nobody anything."""
     words = error.strerror or str(error)
-    is_told = error.filename and not os.fsdecode(error.filename).startswith("/proc/self/fd/")
+    is_path = isinstance(error.filename, str | bytes)
+    is_told = is_path and error.filename and not os.fsdecode(error.filename).startswith("/proc/self/fd/")
     return f"{words}: {error.filename}" if is_told else words
 
 
-def down(journal: Journal, settings: Settings) -> list[str]:
+def down(journal: Journal, settings: Settings, *, has_begun: bool = True) -> list[str]:
     """Undo in reverse whatever was begun, and remove the journal if all of it is undone.
 
-    Returns what is stuck, a line each; the session then stays, broken, and down may be called again.
+    `has_begun` is false for a begin that failed at the very last, when nobody can have changed anything. Returns what
+    is stuck, a line each; the session then stays, broken, and down may be called again.
     """
-    context = _context(journal, Stage.STOP, settings, succeeded=journal.was_up and not journal.is_damaged)
+    succeeded = has_begun and journal.was_up and not journal.is_damaged
+    context = _context(journal, Stage.STOP, settings, succeeded=succeeded)
     _try_to_mark(lambda: _mark_as_going_down(journal))
     stuck = []
     with context.held:
@@ -136,9 +146,13 @@ def down(journal: Journal, settings: Settings) -> list[str]:
             if _has_to_be_undone(journal, index, step):
                 reason = _undo(journal, index, step, context)
                 if reason:
+                    context.is_stuck = True
                     stuck.append(reason)
     if not stuck:
-        journal.remove()
+        try:
+            journal.remove()
+        except OSError as error:
+            stuck.append(f"remove the journal {journal.path}: {error.strerror}")
     return stuck
 
 
@@ -178,10 +192,10 @@ def _undo(journal: Journal, index: int, step: Step, context: Context) -> str:
     context.is_done = journal.states[index] is StepState.DONE
     try:
         step.undo(context)
-    except (SessionsError, OSError) as error:
-        reason = _reason(error) if isinstance(error, OSError) else str(error)
-        _try_to_mark(lambda: journal.stuck(index, reason))
-        return f"{step.describe()}: {reason}"
+    except Exception as error:  # whatever it is, a module that cannot be loaded as well, the rest goes on
+        words = _words(error)
+        _try_to_mark(lambda: journal.stuck(index, words))
+        return f"{step.describe()}: {words}"
     if not step.is_shared:
         _try_to_mark(lambda: journal.undone(index))
     return ""
@@ -231,7 +245,7 @@ def perform(session: Session, plan: Sequence[Step], stage: Stage, settings: Sett
             context.note = {}
             try:
                 step.undo(context)
-            except (SessionsError, OSError) as error:
-                stuck.append(f"{step.describe()}: {_reason(error) if isinstance(error, OSError) else error}")
+            except Exception as error:
+                stuck.append(f"{step.describe()}: {_words(error)}")
         if stuck:
             raise StepFailed("; ".join(stuck))

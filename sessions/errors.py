@@ -105,6 +105,10 @@ class StepFailed(SessionsError):
     """A step could not be done; the text says which, on what and why."""
 
 
+class CannotLock(SessionsError):
+    """The lock of a session cannot be made or taken, for a reason other than that somebody has it."""
+
+
 class SetupFailed(SessionsError):
     """A session could not be begun or recovered; everything done so far has been undone, or is named as stuck."""
 

@@ -317,6 +317,9 @@ def open_existing(path: str, *, for_marks: bool) -> Journal:
         raise JournalError(f"journal {path} cannot be opened: {error.strerror}", hint="look at the file") from None
     try:
         return _read(path, fd, for_marks)
+    except OSError as error:
+        os.close(fd)
+        raise JournalError(f"journal {path} cannot be read: {error.strerror}", hint="look at the disk") from None
     except BaseException:
         os.close(fd)
         raise

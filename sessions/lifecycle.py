@@ -15,6 +15,7 @@ from sessions.config.load import load_cached
 from sessions.data import Frozen, replace
 from sessions.engine import Settings
 from sessions.errors import (
+    CannotLock,
     Interrupted,
     InUse,
     NotFound,
@@ -102,7 +103,7 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
                     # A session that is there for its caller is there after a power cut.
                     journal.sync()
             except BaseException as error:
-                stuck = engine.down(journal, settings)
+                stuck = engine.down(journal, settings, has_begun=False)
                 raise _setup_failed(session, error, stuck) from error
             events.tell(places, Event.BEGIN, **events.of(session), duration_s=clock.duration_s)
     return session
@@ -214,6 +215,23 @@ def end(
     if something could not be undone: the rest is, and ending it again is possible.
     """
     users.need_root()
+    try:
+        _end(places, session_id, settings, kill_commands or settings.force, only_if, reason)
+    except (OSError, CannotLock) as error:
+        words = error.text if isinstance(error, CannotLock) else engine.reason(error)
+        raise SessionsError(
+            f"session {session_id} could not be ended: {words}", hint=f"mend that, then: sessions end {session_id}"
+        ) from error
+
+
+def _end(
+    places: Places,
+    session_id: str,
+    settings: Settings,
+    kill_commands: bool,
+    only_if: Callable[[Journal], bool],
+    reason: str,
+) -> None:
     entry = early.found(places, session_id)
     with session_lock(places.lock_dir, session_id, signals_wait=True, timeout_s=settings.lock_timeout_s):
         try:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from sessions.errors import SessionsError
+from sessions.errors import CannotLock, SessionsError
 from sessions.linux import files, signals, trace
 
 _PAUSE_S = 0.02
@@ -22,7 +22,7 @@ def session_lock(
 
     With `signals_wait`, signals that ask us to stop take their course only after the block, when the lock is gone.
     The file is removed while it is held; whoever then gets a lock on a file that has no name any more starts again.
-    Raises SessionsError if the lock cannot be made, or is not to be had in time.
+    Raises CannotLock if the lock cannot be made, SessionsError if it is not to be had in time.
     """
     path = os.path.join(lock_dir, session_id)
     fd = _take(lock_dir, path, timeout_s)
@@ -38,11 +38,14 @@ def session_lock(
 
 
 def _unlink(path: str, fd: int) -> None:
-    """Remove our lock file; not another one that has its name, after somebody has emptied the directory."""
+    """Remove our lock file; not another one that has its name, after somebody has emptied the directory.
+
+    One that cannot be removed is nobody's any more, and does no harm.
+    """
     try:
         if os.path.samestat(os.lstat(path), os.fstat(fd)):
             os.unlink(path)
-    except FileNotFoundError:
+    except OSError:
         pass
 
 
@@ -55,6 +58,9 @@ def _take(lock_dir: str, path: str, timeout_s: float | None) -> int:
             if os.fstat(fd).st_nlink > 0:
                 trace.point("locked session")
                 return fd
+        except OSError as error:
+            os.close(fd)
+            raise CannotLock(f"cannot take the lock {path}: {error.strerror}", hint="try again later") from None
         except BaseException:
             os.close(fd)
             raise
@@ -83,7 +89,7 @@ def _open(lock_dir: str, path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise SessionsError(
+        raise CannotLock(
             f"cannot make the lock {path}: {error.strerror}",
             hint="make that directory writable, or name another --runtime-dir",
         ) from error

@@ -19,7 +19,7 @@ from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import Interrupted, JournalError, SessionsError, SourceBusy
 from sessions.events import Event
 from sessions.journal import checksum, open_existing
-from sessions.linux import proc, signals, syscall
+from sessions.linux import files, proc, signals, syscall
 from sessions.model import Places
 from sessions.waiters import Kind, Waiter
 
@@ -126,7 +126,14 @@ def _try(
 ) -> T | None:
     """Take it, unless somebody turns out to be in the way; who has no ticket comes after all who have one."""
     taken = take()
-    if taken is not None and blockers(places, claim, ticket):
+    if taken is None:
+        return None
+    try:
+        found = blockers(places, claim, ticket)
+    except BaseException:
+        give_back(taken)
+        raise
+    if found:
         give_back(taken)
         return None
     return taken

@@ -194,7 +194,7 @@ def maintenance_path(places: Places, chroot: str) -> str:
     The state directory is looked at last: it is there before it is gone from the early place (see sessions.early).
     """
     paths = (f"{directory}/{chroot}" for directory in (places.early_maintenance_dir, places.maintenance_dir))
-    return next(filter(os.path.lexists, paths), "")
+    return next(filter(files.is_there, paths), "")
 
 
 def maintenance(places: Places, chroot: str) -> Details | None:

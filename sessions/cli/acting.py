@@ -9,6 +9,7 @@ from collections.abc import Callable
 import click
 
 from sessions import lifecycle, names, relay, running, store, users
+from sessions.cli.printing import tell
 from sessions.cli.words import ChrootAndCommand, SessionAndCommand
 from sessions.engine import Settings
 from sessions.enter import Request
@@ -42,7 +43,7 @@ _places = click.make_pass_decorator(Places)
 def say(letter: str, line: str) -> None:
     """Lines of setup scripts, and warnings, for a person: on standard error."""
     prefix = {"W": "warning: ", "E": ""}.get(letter, "")
-    click.echo(f"{prefix}{line}", err=True)
+    tell(f"{prefix}{line}")
 
 
 @click.command(cls=ChrootAndCommand)

@@ -10,6 +10,7 @@ import click
 
 from sessions import __version__, relay, where
 from sessions.cli import acting, keeping, looking, process, service
+from sessions.cli.printing import tell
 from sessions.errors import SessionsError
 from sessions.model import Places
 
@@ -72,7 +73,7 @@ def complain(text: str) -> None:
     """One line on standard error, red on a terminal."""
     line = f"sessions: {' '.join(text.split())}"
     wants_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    click.echo(click.style(line, fg="red") if wants_colour else line, err=True)
+    tell(click.style(line, fg="red") if wants_colour else line)
 
 
 def places_of(context: click.Context) -> Places:

@@ -17,6 +17,15 @@ _IN_ROOT = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_MAGICLINKS
 _MOST_LINKS = 40
 MADE_ATTRIBUTE = "trusted.chroot-sessions.made"
 _LEAST_READ_BYTES = 4096
+# What is said of a path that leads to nothing, and of one that somebody inside has laid where we do not go.
+_ABSENT = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EINVAL, errno.EACCES, errno.ENAMETOOLONG)
+)
+
+
+def is_absence(error: OSError) -> bool:
+    """Whether an error proves that nothing is at a path; any other, as EMFILE or EIO, proves nothing."""
+    return error.errno in _ABSENT
 
 
 class directory:
@@ -33,6 +42,17 @@ class directory:
 
     def __exit__(self, *_exception: object) -> None:
         os.close(self._fd)
+
+
+def is_there(path: str) -> bool:
+    """Whether anything is at a path, a link that leads nowhere too; raises OSError where that cannot be told."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if not is_absence(error):
+            raise
+        return False
+    return True
 
 
 def path_of(fd: int) -> str:
@@ -137,7 +157,9 @@ def exists_in_root(root_fd: int, path: str) -> bool:
     """Whether there is something at `path` inside the root."""
     try:
         os.close(open_in_root(root_fd, path, os.O_PATH))
-    except OSError:
+    except OSError as error:
+        if not is_absence(error):
+            raise
         return False
     return True
 
@@ -223,7 +245,9 @@ def remove_made(root_fd: int, path: str) -> None:
     """
     try:
         fd, name, found = locate(root_fd, path)
-    except OSError:
+    except OSError as error:
+        if not is_absence(error):
+            raise
         return
     try:
         if found is not None and not _try_to_remove(name, fd, found):
@@ -241,13 +265,17 @@ def is_made(root_fd: int, path: str) -> bool:
     """Whether `path` was left by who had made it, for whoever is the last to use it to :func:`remove_made`."""
     try:
         fd, name, found = locate(root_fd, path)
-    except OSError:
+    except OSError as error:
+        if not is_absence(error):
+            raise
         return False
     try:
         return found is not None and bool(
             os.getxattr(f"/proc/self/fd/{fd}/{name}", MADE_ATTRIBUTE, follow_symlinks=False)
         )
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP) and not is_absence(error):
+            raise
         return False
     finally:
         os.close(fd)
@@ -264,7 +292,7 @@ def _try_to_remove(name: str, fd: int, found: os.stat_result) -> bool:
         if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
             return False
         # By now something else than what was made: not ours to remove.
-        if error.errno not in (errno.ENOENT, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
             raise
     return True
 
@@ -347,7 +375,9 @@ def remove_temporary(root_fd: int, path: str, temporary: str) -> None:
     """Remove what a :func:`replace_file` that was killed left beside `path`."""
     try:
         fd, _name, _found = _locate_or_link(root_fd, path)
-    except OSError:
+    except OSError as error:
+        if not is_absence(error):
+            raise
         return
     try:
         _unlink_if_there(fd, temporary)

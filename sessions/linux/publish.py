@@ -17,8 +17,7 @@ def publish(
     long it may become without asking the disk for more. With `is_synced` it outlives a power cut from now on. Raises
     FileExistsError if the name is taken.
     """
-    unnamed = os.path.join(directory, temporary)
-    fd, is_named = _open(directory, unnamed)
+    fd, unnamed = _open(directory, os.path.join(directory, temporary))
     try:
         view = memoryview(data)
         while view:
@@ -28,26 +27,27 @@ def publish(
         if is_synced:
             os.fsync(fd)
         _link(fd, directory, name)
-        if is_named:
-            _unlink(unnamed)
         if is_synced:
-            files.sync_directory(directory)
+            _sync_name(directory, name)
     except BaseException:
         os.close(fd)
-        _unlink(unnamed)
         raise
+    finally:
+        # Once it has its name it is there, whatever becomes of the other one.
+        if unnamed:
+            _unlink(unnamed)
     return fd
 
 
-def _open(directory: str, unnamed: str) -> tuple[int, bool]:
-    """A file to write to, and whether it has the name `unnamed`."""
+def _open(directory: str, temporary: str) -> tuple[int, str]:
+    """A new file and the name that it has for now, which is empty where it needs none."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     try:
-        return os.open(directory, flags | os.O_TMPFILE, 0o600), False
+        return os.open(directory, flags | os.O_TMPFILE, 0o600), ""
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
             raise
-    return os.open(unnamed, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+    return os.open(temporary, flags | os.O_CREAT | os.O_EXCL, 0o600), temporary
 
 
 def _link(fd: int, directory: str, name: str) -> None:
@@ -59,10 +59,19 @@ def _link(fd: int, directory: str, name: str) -> None:
         os.close(directory_fd)
 
 
+def _sync_name(directory: str, name: str) -> None:
+    """Put a name on the disk, or take it away again."""
+    try:
+        files.sync_directory(directory)
+    except OSError:
+        _unlink(os.path.join(directory, name))
+        raise
+
+
 def _unlink(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:
+    except OSError:
         pass
 
 

@@ -88,8 +88,11 @@ class _Removal:
             raise
 
     def _empty(self, fd: int, path: str, depth: int) -> None:
-        with os.scandir(fd) as entries:
-            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        try:
+            with os.scandir(fd) as entries:
+                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
         for name, is_directory in found:
             below = f"{path}/{name}"
             try:

@@ -81,7 +81,10 @@ def spawn(
             done.release()
 
     with _no_collection:
-        _thread.start_new_thread(work, ())
+        try:
+            _thread.start_new_thread(work, ())
+        except RuntimeError:  # there can be no more threads; a process may do
+            return Failure("thread", errno.EAGAIN)
         done.acquire()
     return outcome[0] if outcome else Failure("thread", errno.EAGAIN)
 

@@ -146,8 +146,10 @@ class OwnedTree(Step):
     def _is_ours(self, context: Context) -> bool:
         try:
             return os.getxattr(self.path, STAMP_ATTRIBUTE, follow_symlinks=False) == context.session.stamp.encode()
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.ENOTSUP) or files.is_absence(error):
+                return False
+            raise
 
     def verify(self, context: Context) -> None:
         """It has to be there, with our stamp."""

@@ -40,11 +40,9 @@ class PrivateDirectory(Step):
         lock_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
-            fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            if not syscall.is_mount_root(fd):
-                os.close(fd)
+            if not is_mounted(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)):
                 self._mount_on_itself()
-                fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             context.held.callback(os.close, fd)
             # What is attached below a shared mount becomes shared by that, and whoever did it may have been killed.
             syscall.mount_setattr(fd, propagation=syscall.MS_PRIVATE)
@@ -182,7 +180,9 @@ class AnyMount(Step):
                 return is_mounted(os.open(self._place(context), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
             with files.directory(self.root) as root_fd:
                 return is_mounted(files.open_in_root(root_fd, self._place(context), os.O_PATH))
-        except OSError:
+        except OSError as error:
+            if not files.is_absence(error):
+                raise
             return False
 
     def undo(self, context: Context) -> None:
@@ -240,7 +240,9 @@ class AnyMount(Step):
             return True
         try:
             fd = files.open_in_root(root_fd, self._place(context), os.O_PATH)
-        except OSError:
+        except OSError as error:
+            if not files.is_absence(error):
+                raise
             return False
         root, real = files.path_of(root_fd), files.path_of(fd)
         if not is_mounted(fd) or not real.startswith(root + "/"):
@@ -248,7 +250,9 @@ class AnyMount(Step):
         above, _slash, name = real[len(root) :].rpartition("/")
         try:
             parent_fd = _open_without_links(root_fd, above)
-        except OSError:
+        except OSError as error:
+            if not files.is_absence(error):
+                raise
             # Somebody has renamed it: it is unmounted with the root, wherever it is then.
             return False
         try:
@@ -360,7 +364,7 @@ def _staging(context: Context) -> str:
 
 
 def _clear(staging: str) -> None:
-    if os.path.isdir(staging):
+    if files.is_there(staging):
         try_unmount(staging)
         os.rmdir(staging)
 

@@ -6,7 +6,7 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import syscall, trace
+from sessions.linux import files, syscall, trace
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.files import OwnedTree
 
@@ -47,9 +47,12 @@ class UnpackedArchive(OwnedTree):
     def undo(self, context: Context) -> None:
         """Write the archive, if the session was up and it is its source; remove the directory only after that."""
         temporary = f"{self.archive}.{context.session.stamp}"
-        if os.path.lexists(temporary):
+        if files.is_there(temporary):
             os.unlink(temporary)
         if self.repack and context.succeeded and context.stage is Stage.STOP and self.is_present(context):
+            if context.is_stuck:
+                # What was made in the tree to mount on, say, is not to be packed with it.
+                raise StepFailed(f"{self.archive} is not made anew before all else is undone")
             from sessions.linux import archive
 
             archive.repack(self.path, self.archive, temporary=temporary)

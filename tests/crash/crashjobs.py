@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import crasherrnos as errnos
 import crashtorn as torn
 from crashdriver import MARK, OTHER, Driver, Outcome, in_child, must
 from crashkinds import PLACES_DOWN, PLACES_UP
@@ -208,4 +209,5 @@ JOBS: dict[str, Callable[..., None]] = {
     "rests": rests,
     "torn": torn.torn,
     "lost_marks": torn.lost_marks,
+    "errnos": errnos.errnos,
 }

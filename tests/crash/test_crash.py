@@ -1,4 +1,4 @@
-"""Whatever is killed and whenever: ending the session brings everything back to what it was before it.
+"""Whatever is killed or fails and whenever: ending the session brings everything back to what it was before it.
 
 The jobs of one kind of session are done together, by processes that know it already; each test looks at one of them.
 """
@@ -23,10 +23,11 @@ ALL = os.environ.get("SESSIONS_CRASH_PAIRS") == "all"
 # The samples are the same each time, but for the long campaigns, or SESSIONS_CRASH_SEED.
 SEED = os.environ.get("SESSIONS_CRASH_SEED") or (str(random.SystemRandom().randrange(10**9)) if ALL else "1")
 # How many schedules there are of what is not tried in full.
-SHARED, PAIRS, MORE_PAIRS, REBOOTS, RESTS = 16, 12, 200, 30, 30
+SHARED, PAIRS, MORE_PAIRS, REBOOTS, RESTS, ERRNOS, MORE_ERRNOS = 16, 12, 200, 30, 30, 14, 1000
 
 PAIRED = list(KINDS) if ALL else ["overlay", "directory", "archive-source", "script", "tmpfs-automatic"]
 RESTED = ["overlay", "overlay-default-profile", "directory", "archive", "archive-source", "tmpfs", "script", "services"]
+EVERY_ERRNO = ["overlay", "directory", "archive", "tmpfs", "script"]
 TORN = ["overlay", "directory", "archive", "script"]
 LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-source", "script-in-directory"]
 # Without the kinds that are no different in this.
@@ -44,6 +45,7 @@ def jobs_of(kind: str, shared: bool) -> list[Job]:
     if shared:
         return [("one_kill", {"sample": 0 if ALL or kind == "overlay" else SHARED})]
     jobs: list[Job] = [("one_kill", {})]
+    jobs.append(("errnos", {"sample": ERRNOS if not ALL else 0 if kind in EVERY_ERRNO else MORE_ERRNOS}))
     if kind in PAIRED:
         jobs.append(("two_kills", {"sample": PAIRS if not ALL else 0 if kind == "overlay" else MORE_PAIRS}))
     if kind in REBOOTED:
@@ -145,3 +147,9 @@ def test_journals_that_are_torn_or_damaged(kind: str, run: Run) -> None:
 @pytest.mark.parametrize("kind", LOST)
 def test_marks_lost_in_a_power_cut(kind: str, run: Run) -> None:
     run("lost_marks", kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_system_calls_that_fail(kind: str, run: Run) -> None:
+    """A sample; with SESSIONS_CRASH_PAIRS=all every call of the simplest kinds with every errno, and more of all."""
+    run("errnos", kind)
