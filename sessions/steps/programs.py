@@ -39,8 +39,14 @@ class ProgramStep(Step):
         if not context.is_done and context.note.get("boot_id") == proc.boot_id():
             proc.kill_script(context.note["pid"], context.note["start_ticks"], _variable(context))
 
-    def _run(self, command: Command, context: Context, *, may_be_stopped: bool) -> None:
-        """Run it to its end; raises StepFailed if it fails, and Interrupted for a signal that asks us to stop."""
+    def _run(
+        self, command: Command, context: Context, *, may_be_stopped: bool, usual_timeout_s: float | None = None
+    ) -> None:
+        """Run it to its end; raises StepFailed if it fails, and Interrupted for a signal that asks us to stop.
+
+        It may take `usual_timeout_s` where nobody has said how long scripts may take.
+        """
+        timeout_s = context.script_timeout_s if context.script_timeout_s is not None else usual_timeout_s
         stop_signals = STOPPING if may_be_stopped else ()
         environment = environ.for_scripts(context.seen or context.session, context.stage)
         script = run.start_script(
@@ -54,14 +60,14 @@ class ProgramStep(Step):
         def say(letter: str, line: str) -> None:
             context.say(letter, f"{command.name}: {line}")
 
-        ended = run.finish_script(script, say, stop_signals, context.script_timeout_s)
+        ended = run.finish_script(script, say, stop_signals, timeout_s)
         if ended is None:
             proc.kill_script(script.pid, context.note["start_ticks"], _variable(context))
             os.waitpid(script.pid, 0)
             signum = pending(stop_signals)
             if signum is not None:
                 raise Interrupted(signum, f"{command.name} was ended by {signal.Signals(signum).name}")
-            raise StepFailed(f"{command.name} took longer than {context.script_timeout_s:g} seconds and was ended")
+            raise StepFailed(f"{command.name} {context.stage} took longer than {timeout_s:g} seconds and was ended")
         if ended != 0:
             raise StepFailed(f"{command.name} {run.ending(ended)}", hint=self._advice(command))
 

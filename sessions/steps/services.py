@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # would ask policy-rc.d, which is for packages that are installed inside and mostly says no.
 _STARTERS = (("/usr/sbin/invoke-rc.d", ("--force",)), ("/usr/sbin/service", ()))
 _NAME = "70services"
+# What systemd(1) gives a service to stop. One that will not is ended a moment later, with all that runs inside.
+STOP_TIMEOUT_S = 90.0
 
 
 class Service(ProgramStep):
@@ -60,7 +62,7 @@ class Service(ProgramStep):
             return
         try:
             with files.directory(self.root) as root_fd:
-                self._run(self._command(root_fd, "stop"), context, may_be_stopped=False)
+                self._run(self._command(root_fd, "stop"), context, may_be_stopped=False, usual_timeout_s=STOP_TIMEOUT_S)
         except (StepFailed, OSError) as error:
             context.say("W", f"{_NAME}: {self.service} could not be stopped: {error}")
 

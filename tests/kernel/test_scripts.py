@@ -318,7 +318,7 @@ def test_a_script_that_takes_too_long_is_ended(world: World, log: Path) -> None:
     recorder(world, log, "30hangs", 'test "$1" = setup-stop || sleep 4321')
     root = users.find("root")
     chroot, selected = lifecycle.find_chroot(lifecycle.load(world.places), "tiny", with_host=False)
-    with pytest.raises(SetupFailed, match=r"30hangs took longer than 0\.2 seconds and was ended"):
+    with pytest.raises(SetupFailed, match=r"30hangs setup-start took longer than 0\.2 seconds and was ended"):
         lifecycle.begin(world.places, chroot, selected, Wish(root, root, "one"), Settings(script_timeout_s=0.2))
 
 

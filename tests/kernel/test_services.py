@@ -13,6 +13,8 @@ from helpers import World, environment_of, mounts, python
 from sessions import lifecycle
 from sessions.engine import Settings
 from sessions.errors import ConfigError, SetupFailed
+from sessions.linux import proc
+from sessions.steps import services
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
 # A small init system: its log is /log, a service is a process of its name, and what a service is told to do it may do.
@@ -90,6 +92,25 @@ def test_one_that_does_not_stop_is_ended_with_the_session(world: World, root: Pa
     assert log(root)[-2:] == calls("stop", "beta", "alpha")
     assert not Path(f"/proc/{pid}/root").exists() or not os.readlink(f"/proc/{pid}/root")
     assert any(line.startswith("W: 70services: beta could not be stopped: 70services exited with") for line in said)
+
+
+@pytest.mark.parametrize("own_limit", [True, False])
+def test_one_that_takes_too_long_to_stop_does_not_hold_up_the_end(
+    world: World, root: Path, monkeypatch: pytest.MonkeyPatch, own_limit: bool
+) -> None:
+    define(world, "alpha,beta")
+    (root / "hang-beta-stop").touch()
+    said: list[str] = []
+    session = world.begin("tiny", name="one")
+    pid = int((root / "run/beta.pid").read_text())
+    if own_limit:
+        monkeypatch.setattr(services, "STOP_TIMEOUT_S", 0.2)
+    settings = Settings(lambda letter, line: said.append(line), script_timeout_s=None if own_limit else 0.2)
+    lifecycle.end(world.places, session.id, settings)
+    assert log(root)[-2:] == calls("stop", "beta", "alpha")
+    assert proc.start_ticks(pid) is None
+    words = "beta could not be stopped: 70services setup-stop took longer than 0.2 seconds and was ended"
+    assert any(words in line for line in said)
 
 
 def test_without_invoke_rc_d_there_may_be_service(world: World, root: Path) -> None:
