@@ -120,11 +120,16 @@ def traced(driver: Driver, way: str, options: Sequence[str]) -> Ended:
     argv += ["--runtime-dir", places.runtime_dir, *words(driver, way)]
     log = driver.world.base.parent / f"{driver.world.base.name}.trace"
     said_fd = os.memfd_create("said")
+    reader, writer = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))
     pid = os.fork()
     if pid == 0:
-        _command(argv, said_fd)
+        _command(argv, said_fd, writer)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
+    os.close(writer)
+    # Until it has made itself ready, and closed its end.
+    os.read(reader, 1)
+    os.close(reader)
     pidfd = os.pidfd_open(pid)
     tracer = subprocess.Popen(
         ["strace", "-f", "-p", str(pid), "-o", log, *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -148,14 +153,15 @@ def traced(driver: Driver, way: str, options: Sequence[str]) -> Ended:
     return Ended(os.waitstatus_to_exitcode(status) if in_time else None, said, log.read_text(errors="replace"))
 
 
-def _command(argv: list[str], said_fd: int) -> None:
-    """The child: wait to be traced, then be the command."""
+def _command(argv: list[str], said_fd: int, ready_fd: int) -> None:
+    """The child: say that it is ready, wait to be traced, then be the command."""
     status = 1
     try:
         for fd in (1, 2):
             os.dup2(said_fd, fd)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
         sys.argv = argv
+        os.close(ready_fd)
         signal.sigwait((signal.SIGUSR1,))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
         native.main()
@@ -224,7 +230,8 @@ def settle(driver: Driver, fault: Fault, ended: Ended) -> None:
         shared = f"mount left: ({driver.places.mount_dir!r}," if fault.error == "EBUSY" else "\n"
         problems += [f"before the sweep: {line}" for line in driver.check() if not line.startswith(shared)]
     problems += driver.sweep()
-    if failed_begin and driver.exists:
+    # Where nothing could be written, not even to a pipe, no script could be run, and no mark be made: it still is up.
+    if failed_begin and driver.exists and not ended.could_not_speak:
         problems.append("the sweep has left the session of a begin that had failed")
     problems += [f"after the sweep: lock file {name}" for name in driver.world.lock_files()]
     if problems:

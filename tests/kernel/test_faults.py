@@ -352,8 +352,8 @@ def test_time_limits_hold_where_the_clock_differs(world: World, argv: list[str])
     assert "60hangs setup-start took longer than 0.3 seconds" in outcome.stderr
 
 
-# Where the time of day is asked for: when something was made, or how old it is, for people to read; where a sweep begins
-# to look; and whether a file is so fresh that one more change of it might not show, when it is read again.
+# Where the time of day is asked for: when something was made, or how old it is, for people to read; where a sweep
+# begins to look; and whether a file is so fresh that one more change of it might not show, when it is read again.
 TIME_OF_DAY = {
     "newsession.py": "new_session", "waiters.py": "register _maintenance_record", "lifecycle.py": "_sweep _down",
     "config/read.py": "read_trusted_again", "config/load.py": "_load", "events.py": "tell",
