@@ -19,7 +19,7 @@ from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import Interrupted, JournalError, SessionsError, SourceBusy
 from sessions.events import Event
 from sessions.journal import checksum, open_existing
-from sessions.linux import files, proc, signals, syscall
+from sessions.linux import proc, signals, syscall
 from sessions.model import Places
 from sessions.waiters import Kind, Waiter
 
