@@ -2,7 +2,8 @@
 # make test     set up, and run every test (as root)
 # make check    ruff and mypy
 # make bench    measure, beside Debian's schroot and the bare system calls
-# make soak     the long campaigns: every pair of crashes, a hundred power cuts, and 2,000 operations at random
+# make soak     the long campaigns: every pair of crashes, every errno of every call, a hundred power cuts, and
+#               2,000 operations at random
 # make docs     write the generated parts of the manual pages again
 # make install  install below PREFIX (/usr/local), with DESTDIR for packages; WITH_VENV=1 brings the dependencies along
 # make uninstall
