@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from crashdriver import ID, Driver, in_child, must
-from world import wait_for_end
+from world import forget_reboots, reboot, wait_for_end
 
 from sessions.cli import native
 
@@ -100,17 +100,22 @@ def words(driver: Driver, way: str) -> list[str]:
     return {
         "begin": ["begin", *PATIENCE, driver.kind.word, "--name", ID],
         "end": ["end", *PATIENCE, ID],
+        "recover": ["recover", *PATIENCE, ID],
         "run": ["run", *PATIENCE, "--directory", "/", driver.kind.word, "--", "/bin/true"],
     }[way]
 
 
 def ways(driver: Driver) -> Sequence[str]:
-    return ("run",) if driver.kind.automatic else ("begin", "end")
+    if driver.kind.automatic:
+        return ("run",)
+    return ("begin", "end", "recover") if driver.kind.lasts and not driver.kind.beside else ("begin", "end")
 
 
 def prepare(driver: Driver, way: str) -> None:
-    if way == "end":
+    if way in ("end", "recover"):
         driver.up()
+    if way == "recover":
+        reboot(driver.world)
 
 
 def traced(driver: Driver, way: str, options: Sequence[str]) -> Ended:
@@ -180,6 +185,7 @@ def counted(driver: Driver, way: str) -> Counter[str]:
     assert ended.status == 0, ended.said
     if driver.exists:
         must(in_child(driver.end))
+    forget_reboots()
     driver.start_again()
     most: Counter[str] = Counter()
     for line, count in Counter(re.findall(r"^\d+ +\w+(?=\()", ended.trace, re.MULTILINE)).items():
@@ -200,26 +206,29 @@ def every_fault(driver: Driver) -> Iterator[list[Fault]]:
 
 
 def chosen(groups: list[list[Fault]], rng: random.Random, sample: int) -> list[Fault]:
-    """A sample in which every call has its part, the rare ones too; everything if it is 0."""
-    for group in groups:
+    """A sample in which every call has its part, the rare ones too; if it is 0, everything in the same order."""
+    for group in groups if sample else ():
         rng.shuffle(group)
     faults = [fault for fault in chain.from_iterable(zip_longest(*groups)) if fault is not None]
     return faults[:sample] if sample else faults
 
 
 def errnos(driver: Driver, share: tuple[int, int], sample: int = 0) -> None:
-    """Each fault on the way up or down; then a sweep without it brings everything back."""
+    """Each fault on the way up, down, or up again after a restart; then a sweep without it brings everything back."""
     number, of = share
     for fault in chosen(list(every_fault(driver)), driver.rng, sample)[number::of]:
         prepare(driver, fault.way)
         ended = traced(driver, fault.way, ["-e", f"trace={fault.call}", "-e", fault.expression])
-        settle(driver, fault, ended)
+        try:
+            settle(driver, fault, ended)
+        finally:
+            forget_reboots()
 
 
 def settle(driver: Driver, fault: Fault, ended: Ended) -> None:
     """Look at what came of a fault, sweep, end what is up nevertheless, and look again."""
     problems = wrong_ending(fault, ended)
-    failed_begin = fault.way != "end" and ended.status != 0
+    failed_begin = fault.way in ("begin", "run") and ended.status != 0
     says_so = any(words in ended.said for words in LEFT) or ended.could_not_speak
     if failed_begin and driver.exists and not says_so:
         problems.append("a session is left, and not a word of it")
@@ -237,7 +246,7 @@ def settle(driver: Driver, fault: Fault, ended: Ended) -> None:
     if problems:
         problems.append(f"status {ended.status}, said {ended.said[-600:]!r}")
     what = str(fault) if "(INJECTED)" in ended.trace else f"{fault}, which was not reached"
-    driver.settle(what, problems, with_mark=fault.way == "end")
+    driver.settle(what, problems, with_mark=fault.way in ("end", "recover"))
 
 
 def wrong_ending(fault: Fault, ended: Ended) -> list[str]:
