@@ -314,7 +314,8 @@ def open_existing(path: str, *, for_marks: bool) -> Journal:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise JournalError(f"journal {path} cannot be opened: {error.strerror}", hint="look at the file") from None
+        hint = "make its directory writable" if error.errno == errno.EROFS else "look at the file"
+        raise JournalError(f"journal {path} cannot be opened: {error.strerror}", hint=hint) from None
     try:
         return _read(path, fd, for_marks)
     except OSError as error:

@@ -32,7 +32,7 @@ from helpers import (
 from sessions import early, enter, following, lifecycle, open_session, running, store, upkeep, users, waiters
 from sessions.data import replace
 from sessions.engine import Settings
-from sessions.errors import InUse, NotFound, SourceBusy
+from sessions.errors import InUse, JournalError, NotFound, SessionExists, SourceBusy
 from sessions.linux import mountinfo, proc, trace
 from sessions.locks import session_lock
 from sessions.sourcelock import Patience
@@ -264,6 +264,24 @@ def test_what_does_not_fit_stays_and_harms_nobody(disk: Disk) -> None:
     filler.unlink()
     early.carry_over(places)
     assert disk.journals() == ([], ["one"])
+    session.end()
+
+
+def test_sessions_from_before_are_used_but_not_ended(disk: Disk) -> None:
+    """Those of the state directory, when that becomes read-only; beside them, new ones are begun."""
+    disk.writable()
+    session = disk.world.begin("disk", name="one", persistent=True)
+    disk.read_only()
+    assert output(session, "echo", "usable") == "usable\n"
+    with pytest.raises(JournalError, match=r"Read-only file system; make its directory writable"):
+        session.end()
+    with pytest.raises(SessionExists):
+        disk.world.begin("disk", name="one")
+    with pytest.raises(SourceBusy, match="session one"):
+        disk.world.begin("source:disk", lock_timeout_s=0.0)
+    with disk.world.begin("disk", name="two"):
+        assert disk.journals() == (["two"], ["one"])
+    disk.writable()
     session.end()
 
 
