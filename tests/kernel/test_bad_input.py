@@ -240,13 +240,12 @@ def test_journals_that_cannot_be_used_keep_nobody_else_away(world: World) -> Non
     good = world.begin("tiny", name="good")
     directory = Path(world.places.journal_dir)
     mine = next(directory.iterdir())
-    spoiled = {name: directory / mine.name.replace("good", name) for name in ("foreign", "open", "empty", "garbage")}
+    spoiled = {name: directory / mine.name.replace("good", name) for name in ("foreign", "open", "garbage")}
     for path in spoiled.values():
         path.write_bytes(mine.read_bytes())
         path.chmod(0o600)
     os.chown(spoiled["foreign"], 1234, 0)
     spoiled["open"].chmod(0o666)
-    spoiled["empty"].write_bytes(b"")
     spoiled["garbage"].write_bytes(os.urandom(5000))
     for name in ("notes", ".hidden", "x~", "README.txt"):
         (directory / name).write_text("of somebody else")
