@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain, islice
 
 from sessions import early, engine, events, names, owners, schroots, setupd, sourcelock, store, users
 from sessions.config.configuration import Configuration
@@ -89,15 +90,17 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
     with events.told_if_it_fails(places, session, "begin"):
         store.prepare(now)
         early.carry_over(places)
-        entries = store.entries(places)
-        _sweep(places, entries)
-        if any(entry.id == session.id for entry in entries) and store.exists(places, session.id):
-            raise SessionExists(session.id)
-        with (
-            signals.held_back(),
-            _admitted(places, session, steps, settings, Patience(wish.lock_timeout_s, settings.say)) as journal,
-        ):
+        # A name that was made up is nobody else's.
+        if wish.session_id:
+            there = store.paths(places)
+            _sweep(places, there)
+            if any(f"/{session.id}," in path for path in there):
+                _refuse_if_taken(places, session)
+        with signals.held_back(), _admitted(places, session, steps, settings, wish) as journal:
             try:
+                if not wish.session_id:
+                    # Among those that we have just looked at for the lock of the source: to list them takes time.
+                    _sweep(places, store.paths_seen(places))
                 engine.up(journal, settings)
                 if session.owner is None:
                     # A session that is there for its caller is there after a power cut.
@@ -109,26 +112,35 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
     return session
 
 
-def _sweep(places: Places, entries: Iterable[store.Entry]) -> None:
+def _refuse_if_taken(places: Places, session: Session) -> None:
+    if store.exists(places, session.id):
+        raise SessionExists(session.id)
+
+
+def _sweep(places: Places, there: Sequence[str]) -> None:
     """End a few sessions whose owners are gone, if a look at a few names shows any: `sessions gc` looks at all.
 
     Not one that somebody is ending already: it is no business of ours to wait for its scripts.
     """
-    automatic = [entry for entry in entries if entry.owner_mark]
-    if not automatic:
-        return
-    realm, first, ended = owners.realm(), time.time_ns() % len(automatic), 0
-    for entry in (automatic[first:] + automatic[:first])[:_MOST_LOOKED_AT]:
+    first = time.time_ns() % max(len(there), 1)
+    automatic = (path for path in chain(there[first:], there[:first]) if path.rpartition("/")[2].count(",") == 2)
+    realm, ended, alive = "", 0, set()
+    for path in islice(automatic, _MOST_LOOKED_AT):
         if ended == _MOST_SWEPT:
             return
-        if owners.may_be_gone(entry.owner_mark, realm) and not is_locked(places.lock_dir, entry.id):
+        realm = realm or owners.realm()
+        entry = store.entry_of(places, path)
+        # Many sessions may be one process's.
+        if entry.owner_mark in alive:
+            continue
+        if not owners.may_be_gone(entry.owner_mark, realm):
+            alive.add(entry.owner_mark)
+        elif not is_locked(places.lock_dir, entry.id):
             ended += collect(places, entry, Settings())
 
 
 @contextmanager
-def _admitted(
-    places: Places, session: Session, steps: list[Step], settings: Settings, patience: Patience
-) -> Iterator[Journal]:
+def _admitted(places: Places, session: Session, steps: list[Step], settings: Settings, wish: Wish) -> Iterator[Journal]:
     """The session's new journal, under the session's lock, once nobody keeps it from its source."""
     chroot = session.chroot
     claim = Claim(
@@ -142,15 +154,18 @@ def _admitted(
 
         def take() -> Journal:
             stack.enter_context(session_lock(places.lock_dir, session.id, signals_wait=True))
-            if store.exists(places, session.id):
-                raise SessionExists(session.id)
-            return stack.enter_context(_create(session, steps))
+            if wish.session_id:
+                _refuse_if_taken(places, session)
+            journal = stack.enter_context(_create(session, steps))
+            store.remember(journal)
+            return journal
 
         def give_back(journal: Journal) -> None:
             journal.remove()
             stack.close()
 
         collector = partial(collect, places, settings=settings)
+        patience = Patience(wish.lock_timeout_s, settings.say)
         yield sourcelock.admitted(places, claim, take, give_back, collector, patience)
 
 

@@ -156,8 +156,8 @@ def blockers(places: Places, claim: Claim, ticket: int | None = None) -> list[Bl
     if kinds:
         found += [
             Blocker(kinds[entry.checksum], entry.path, entry)
-            for entry in store.entries(places)
-            if entry.checksum in kinds and entry.id != claim.session_id
+            for entry in store.entries_of(places, kinds)
+            if entry.id != claim.session_id
         ]
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sessions.data import Frozen
 from sessions.errors import JournalError, NeedsRoot, NotFound
@@ -39,17 +39,51 @@ def prepare(places: Places) -> None:
 
 
 def entries(places: Places) -> list[Entry]:
-    """Every journal there is, in the order of the sessions' names; raises NeedsRoot for who may not look.
+    """Every journal there is, in the order of the sessions' names; raises NeedsRoot for who may not look."""
+    return _in_order(entry_of(places, path) for path in paths(places))
+
+
+def paths(places: Places) -> list[str]:
+    """The paths of all journals, in no order: who needs few of them saves the making of entries.
 
     What is carried over from the early place is published in the state directory before it is gone from there, and the
     state directory is looked at last: so it is found in any case, and once.
     """
-    early = early_entries(places)
-    usual = [_entry(places.journal_dir, name) for name in _names(places.journal_dir)]
+    early, usual = _names(places.early_journal_dir), _names(places.journal_dir)
+    found = [f"{places.journal_dir}/{name}" for name in usual]
     if early:
-        known = {os.path.basename(entry.path) for entry in usual}
-        usual += [entry for entry in early if os.path.basename(entry.path) not in known]
-    return sorted(usual, key=lambda entry: entry.path.rpartition("/")[2])
+        found += [f"{places.early_journal_dir}/{name}" for name in set(early).difference(usual)]
+    _SEEN[places.journal_dir] = found
+    return found
+
+
+# What this process saw when it last looked.
+_SEEN: dict[str, list[str]] = {}
+
+
+def paths_seen(places: Places) -> list[str]:
+    """As :func:`paths`, but what this process has seen already, if that was not taken before: it may be old."""
+    if places.journal_dir not in _SEEN:
+        paths(places)
+    return _SEEN.pop(places.journal_dir)
+
+
+def entries_of(places: Places, checksums: Iterable[str]) -> list[Entry]:
+    """Every journal of these chroots, in the order of the sessions' names."""
+    there, wanted = paths(places), set(checksums)
+    # Nearly all names have none of them in any place, which is quick to see.
+    candidates = {path for checksum in wanted for path in there if f",{checksum}" in path}
+    return _in_order(entry for entry in (entry_of(places, path) for path in candidates) if entry.checksum in wanted)
+
+
+def _in_order(entries: Iterable[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry.path.rpartition("/")[2])
+
+
+def entry_of(places: Places, path: str) -> Entry:
+    """What a journal's name says."""
+    directory, _slash, name = path.rpartition("/")
+    return _entry(directory, name, directory == places.early_journal_dir)
 
 
 def is_early(places: Places, path: str) -> bool:
@@ -77,8 +111,26 @@ def _entry(directory: str, name: str, is_early: bool = False) -> Entry:
     return Entry(os.path.join(directory, name), session_id, checksum, owner_mark, is_early)
 
 
+# Journals that this process has made, by their directory and session.
+_MADE: dict[tuple[str, str], str] = {}
+_MOST_MADE = 4096
+
+
+def remember(journal: Journal) -> None:
+    """Find a journal that was just made without a look at all the others."""
+    if len(_MADE) >= _MOST_MADE:
+        _MADE.clear()
+    _MADE[os.path.dirname(journal.path), journal.session.id] = journal.path
+
+
 def find(places: Places, session_id: str) -> Entry:
     """The journal of a session; raises NotFound."""
+    made = _MADE.get((places.journal_dir, session_id))
+    if made:
+        # A name is never that of another session.
+        if os.path.lexists(made):
+            return entry_of(places, made)
+        del _MADE[places.journal_dir, session_id]
     prefix = f"{session_id},"
     # The state directory once more, since it may have been carried over there meanwhile.
     usual, early = places.journal_dir, places.early_journal_dir
