@@ -54,6 +54,8 @@ DAMAGES = {r"could not be set up.*SIGKILL": "set up failed", r"could not be (end
 # How many of the commands are forked from us: they start at once, so that more of them meet.
 WARM = 0.7
 PROGRAMS: dict[str, Callable[[], NoReturn]] = {"native": native.main, "schroot": schroot.main}
+# What schroot says of a command inside that was killed.
+KILLED = "Child terminated by signal ‘Killed’"
 CODE = "import sys\nsys.path[:0] = {paths!r}\nfrom {module} import main\nmain()\n"
 _PATHS = [str(Path(sessions.__file__).parents[1]), str(Path(psutil.__file__).parents[1])]
 
@@ -409,13 +411,13 @@ class Worker:
         self.counts[f"{operation}: {outcome}"] += 1
 
     def is_refused(self, ended: Ended) -> bool:
-        return ended.status in (FAILED, OTHER_FAILURE) and bool(ended.stderr)
+        return ended.status in (FAILED, OTHER_FAILURE) and bool(ended.stderr) and KILLED not in ended.stderr
 
     def outcome(self, ended: Ended) -> str:
         """What became of a command that has not done what it was asked for."""
         if ended.status == -signal.SIGKILL:
             return "killed"
-        if ended.status == 128 + signal.SIGKILL:
+        if ended.status == 128 + signal.SIGKILL or KILLED in ended.stderr:
             return "killed inside"
         said = f"{ended.stdout}\n{ended.stderr}"
         if ended.status in (FAILED, OTHER_FAILURE) and "unexpected" not in said and "Traceback" not in said:
