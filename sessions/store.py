@@ -63,9 +63,8 @@ _SEEN: dict[str, list[str]] = {}
 
 def paths_seen(places: Places) -> list[str]:
     """As :func:`paths`, but what this process has seen already, if that was not taken before: it may be old."""
-    if places.journal_dir not in _SEEN:
-        paths(places)
-    return _SEEN.pop(places.journal_dir)
+    seen = _SEEN.pop(places.journal_dir, None)
+    return paths(places) if seen is None else seen
 
 
 def entries_of(places: Places, checksums: Iterable[str]) -> list[Entry]:
@@ -130,7 +129,7 @@ def find(places: Places, session_id: str) -> Entry:
         # A name is never that of another session.
         if os.path.lexists(made):
             return entry_of(places, made)
-        del _MADE[places.journal_dir, session_id]
+        _MADE.pop((places.journal_dir, session_id), None)
     prefix = f"{session_id},"
     # The state directory once more, since it may have been carried over there meanwhile.
     usual, early = places.journal_dir, places.early_journal_dir
