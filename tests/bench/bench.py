@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import contenders
+from tests.bench import contenders, scale
 from tests.bench.contenders import PROFILES, Program
 from tests.bench.worker import NotMeasured, Worker, leave_namespace, make_disk
 
@@ -48,6 +48,12 @@ class Target:
     limit: float
 
 
+# With the most sessions open, against none: what of ours may take longer, and by how much.
+FLAT_LIMIT = 1.3
+FLAT = tuple(f"{name} {part}" for name in ("api", "drop-in") for part in ("begin", "run", "end"))
+# Sessions begun in a second by as many processes, against those of one process for each processor.
+CROWD, CROWD_LIMIT, CROWD_ROUNDS = 16, 0.8, 5
+
 TARGETS = (
     Target("warm API cycle against the raw system calls", "api cycle", "floor cycle", 2.0),
     Target("schroot -c X -- true against Debian's", "drop-in cycle", "debian cycle", 0.6),
@@ -62,6 +68,10 @@ class Results:
     times: dict[str, dict[str, list[float]]] = field(default_factory=lambda: {profile: {} for profile in PROFILES})
     missing: dict[str, str] = field(default_factory=dict)
     disk: str = ""
+    scale: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """The times with so many sessions open."""
+    crowd: dict[str, list[float]] = field(default_factory=dict)
+    """The times of a begin with so many processes at once."""
 
     def ratio(self, profile: str, case: str, to: str, of: Callable[[list[float]], float]) -> float | None:
         """One case by another; `of` is what is taken of each case's times."""
@@ -74,8 +84,10 @@ class Results:
         return max((len(values) for cases in self.times.values() for values in cases.values()), default=0)
 
 
-def measure(work: str, rounds: int, budget_s: float, programs: list[Program], debian: Program | None) -> Results:
-    """All rounds; the first, in which everything is loaded and compiled, does not count."""
+def measure(
+    work: str, rounds: int, budget_s: float, programs: list[Program], debian: Program | None, debians_most: int
+) -> Results:
+    """All rounds; the first, in which everything is loaded and compiled, does not count. Then what many do."""
     leave_namespace()
     results = Results(disk=make_disk(work))
     ground = contenders.lay_ground(work)
@@ -100,7 +112,83 @@ def measure(work: str, rounds: int, budget_s: float, programs: list[Program], de
     finally:
         for worker in workers.values():
             worker.close()
+    _measure_scale(results, partial(scale.ManyOpen, ground, programs), scale.OPEN)
+    if debian:
+        _measure_debians(results, partial(scale.ManyOpenDebian, ground, debian), debians_most)
+    _measure_crowd(results, partial(scale.Crowd, ground))
     return results
+
+
+def _measure_scale(results: Results, make: Callable[[], Any], numbers: Iterable[int]) -> None:
+    """Beside so many open sessions: each number in a namespace of its own, in turn, so that noise hits all alike."""
+    workers = {str(number): Worker(make) for number in numbers}
+    try:
+        for round_ in range(scale.ROUNDS + 1):
+            for number, worker in workers.items():
+                times = worker.measure(number)
+                # The first has to open them.
+                for case, value in times.items() if round_ else ():
+                    results.scale.setdefault(number, {}).setdefault(case, []).append(value)
+    except NotMeasured as error:
+        results.missing["ours, with many open"] = str(error)
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def _measure_debians(results: Results, make: Callable[[], Any], most: int) -> None:
+    """Beside more and more open sessions."""
+    worker = Worker(make)
+    try:
+        for number in range(0, most + 1, scale.DEBIANS_STEP):
+            for case, value in worker.measure(str(number)).items():
+                results.scale.setdefault(str(number), {}).setdefault(case, []).append(value)
+            for _round in range(scale.DEBIANS_ROUNDS if number in scale.OPEN else 0):
+                for case, value in worker.measure(str(number)).items():
+                    results.scale[str(number)][case].append(value)
+    except NotMeasured as error:
+        results.missing["debian, with many open"] = str(error)
+    finally:
+        worker.close()
+
+
+def _measure_crowd(results: Results, make: Callable[[], Any]) -> None:
+    """In turn, so that noise hits both alike."""
+    worker = Worker(make)
+    try:
+        for _round in range(CROWD_ROUNDS):
+            for processes in (os.cpu_count() or 1, CROWD):
+                results.crowd.setdefault(str(processes), []).append(worker.measure(str(processes))["begin"])
+    except NotMeasured as error:
+        results.missing["many who begin at once"] = str(error)
+    finally:
+        worker.close()
+
+
+def _verdicts(results: Results) -> list[dict[str, Any]]:
+    """Whether it is as fast with many open, and with many at once; a ratio beyond its limit is missed."""
+    found = []
+    none, most = (results.scale.get(str(number), {}) for number in (scale.OPEN[0], scale.OPEN[-1]))
+    for case in FLAT:
+        if case in none and case in most:
+            words = f"{case} with {scale.OPEN[-1]} sessions open against none, at most"
+            found.append(_verdict(words, most[case], none[case], FLAT_LIMIT, is_most=True))
+    few, many = (results.crowd.get(str(number)) for number in (os.cpu_count() or 1, CROWD))
+    if few and many:
+        words = f"begins a second by {CROWD} processes against one for each processor, at least"
+        found.append(_verdict(words, few, many, CROWD_LIMIT, is_most=False))
+    return found
+
+
+def _verdict(words: str, of: list[float], to: list[float], limit: float, *, is_most: bool) -> dict[str, Any]:
+    ratio = statistics.median(of) / statistics.median(to)
+    return {
+        "what": words,
+        "ratio": round(ratio, 3),
+        "ratio_of_minima": round(min(of) / min(to), 3),
+        "limit": limit,
+        "met": ratio <= limit if is_most else ratio >= limit,
+    }
 
 
 def apart(measuring: Callable[[], Results]) -> Results:
@@ -166,6 +254,12 @@ def record(results: Results, seconds: float, commands: Iterable[Program]) -> dic
             profile: {case: _summary(values) for case, values in cases.items()}
             for profile, cases in results.times.items()
         },
+        "with_open_us": {
+            number: {case: _summary(values) for case, values in cases.items()}
+            for number, cases in results.scale.items()
+        },
+        "begins_us": {number: _summary(values) for number, values in results.crowd.items()},
+        "verdicts": _verdicts(results),
         "targets": [
             {
                 "profile": profile,
@@ -200,11 +294,16 @@ def print_all(found: dict[str, Any], results: Results) -> None:
         print(f"{name}: not measured: {reason}")
     for profile in PROFILES:
         _print_profile(profile, results)
+    _print_scale(results)
     print("\ntargets: ratio of medians (of minima)")
     for target in found["targets"]:
         verdict = "met" if target["met"] else "MISSED"
         ratios = f"{target['ratio']:5.2f}x ({target['ratio_of_minima']:.2f}x) of at most {target['limit']}x"
         print(f"  {verdict:6} {ratios}  {target['what']}, {target['profile']}")
+    for verdict in found["verdicts"]:
+        met = "met" if verdict["met"] else "MISSED"
+        ratios = f"{verdict['ratio']:5.2f}x ({verdict['ratio_of_minima']:.2f}x)"
+        print(f"  {met:6} {ratios} {verdict['what']} {verdict['limit']}x")
 
 
 def _print_profile(profile: str, results: Results) -> None:
@@ -226,6 +325,17 @@ def _print_profile(profile: str, results: Results) -> None:
         print(f"  {'python -I':14}{_cell(times['python start']):>18}  (of each drop-in or native command)")
 
 
+def _print_scale(results: Results) -> None:
+    print(f"\nwith so many sessions open, profile {scale.PROFILE}: ms, median (minimum)")
+    numbers = sorted(results.scale, key=int)
+    print(f"  {'':14}" + "".join(f"{number:>18}" for number in numbers))
+    for case in dict.fromkeys(case for cases in results.scale.values() for case in cases):
+        found = [results.scale[number].get(case) for number in numbers]
+        print(f"  {case:14}" + "".join(f"{_cell(values) if values else '':>18}" for values in found))
+    for number, values in results.crowd.items():
+        print(f"  {number:>3} processes at once: {1e6 / statistics.median(values):.0f} begins a second")
+
+
 def _cell(values: list[float]) -> str:
     return f"{statistics.median(values) / 1000:.2f} ({min(values) / 1000:.2f})"
 
@@ -235,6 +345,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help=f"default {DEFAULT_ROUNDS}, within {BUDGET_S:g} seconds")
     parser.add_argument("--json", action="store_true", help="print a JSON record")
+    parser.add_argument(
+        "--scale-debian", action="store_true", help=f"open {scale.OPEN[-1]} sessions of Debian's too: some minutes"
+    )
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("not measured: mounting needs root")
@@ -244,8 +357,9 @@ def main() -> None:
     os.chmod(work, 0o755)
     start = time.monotonic()
     rounds, budget_s = (max(1, options.rounds), math.inf) if options.rounds else (DEFAULT_ROUNDS, BUDGET_S)
+    debians_most = scale.OPEN[-1] if options.scale_debian else scale.OPEN[1]
     try:
-        results = apart(partial(measure, work, rounds, budget_s, programs, debian))
+        results = apart(partial(measure, work, rounds, budget_s, programs, debian, debians_most))
     except NotMeasured as error:
         print(f"not measured: {error}")
         return

@@ -197,9 +197,10 @@ class Api:
 
     def measure(self, profile: str) -> Times:
         """Some cycles; the median of each part."""
-        return middle([self._cycle(profile) for _repeat in range(WARM_REPEATS)], "api")
+        return middle([self.cycle(profile) for _repeat in range(WARM_REPEATS)], "api")
 
-    def _cycle(self, profile: str) -> Times:
+    def cycle(self, profile: str) -> Times:
+        """One session, in parts."""
         start = _now_us()
         session = self.sessions.begin(profile)
         begun = _now_us()
@@ -235,6 +236,7 @@ class Program:
                 "begin": ["-b", "-c", chroot, "-n", session],
                 "run": ["-d", "/", "-r", "-c", session, "--", *command],
                 "end": ["-e", "-c", session],
+                "list": ["-l", "--all-sessions"],
             }
         else:
             arguments = {
@@ -242,6 +244,7 @@ class Program:
                 "begin": ["begin", chroot, "-n", session],
                 "run": ["exec", session, "--", *command],
                 "end": ["end", session],
+                "list": ["list"],
             }
         return {case: [*self.words, *rest] for case, rest in arguments.items()}
 
@@ -266,6 +269,12 @@ def own_programs() -> list[Program]:
 def install(ground: Ground) -> None:
     """Lay what `make install` makes over the prefix of this namespace, with the dependencies beside the package."""
     root = f"{ground.work}/installed"
+    if not os.path.isdir(root):
+        _install_at(root)
+    mount("bench", PREFIX, "overlay", 0, f"lowerdir={root}{PREFIX}:{PREFIX}")
+
+
+def _install_at(root: str) -> None:
     installer = CHECKOUT / "etc/packaging/install.py"
     words = ["install", "--destdir", root, "--prefix", PREFIX]
     subprocess.run([os.path.realpath(sys.executable), "-IB", installer, *words], check=True)
@@ -274,7 +283,6 @@ def install(ground: Ground) -> None:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None, f"{name} is not installed"
         shutil.copytree(Path(spec.origin).parent, package.parents[1] / name)
-    mount("bench", PREFIX, "overlay", 0, f"lowerdir={root}{PREFIX}:{PREFIX}")
 
 
 class Debian:
@@ -321,7 +329,7 @@ class Own:
 
     def measure(self, profile: str) -> Times:
         """Every case of every command once."""
-        times = {"python start": _timed([os.path.realpath(sys.executable), "-IS", "-c", "pass"], ENVIRONMENT)}
+        times = {"python start": timed([os.path.realpath(sys.executable), "-IS", "-c", "pass"], ENVIRONMENT)}
         for program in self.programs:
             times |= run_all(program, profile, ENVIRONMENT)
         return times
@@ -338,10 +346,11 @@ def check_that_it_runs(program: Program, environment: Mapping[str, str]) -> None
 def run_all(program: Program, profile: str, environment: Mapping[str, str]) -> Times:
     """Run each case of a command and take its time."""
     calls = program.calls(profile, f"bench-{profile}")
-    return {f"{program.name} {case}": _timed(argv, environment) for case, argv in calls.items()}
+    return {f"{program.name} {case}": timed(argv, environment) for case, argv in calls.items()}
 
 
-def _timed(argv: list[str], environment: Mapping[str, str]) -> float:
+def timed(argv: list[str], environment: Mapping[str, str]) -> float:
+    """How long a command takes, in microseconds; raises NotMeasured if it fails."""
     start = _now_us()
     status = _wait(argv, environment)
     taken = _now_us() - start

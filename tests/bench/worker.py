@@ -138,6 +138,7 @@ class Worker:
     def close(self) -> None:
         """Let it end, by force if need be."""
         pidfd = os.pidfd_open(self.pid)
+        _OURS.difference_update((self._requests, self._answers.fileno()))
         os.close(self._requests)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
