@@ -108,7 +108,9 @@ def words(driver: Driver, way: str) -> list[str]:
 def ways(driver: Driver) -> Sequence[str]:
     if driver.kind.automatic:
         return ("run",)
-    return ("begin", "end", "recover") if driver.kind.lasts and not driver.kind.beside else ("begin", "end")
+    # A restart takes the journal of an early session, and the one beside, of which the driver is sure.
+    is_recovered = driver.kind.lasts and not (driver.kind.early or driver.kind.beside)
+    return ("begin", "end", "recover") if is_recovered else ("begin", "end")
 
 
 def prepare(driver: Driver, way: str) -> None:
