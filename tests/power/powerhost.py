@@ -20,8 +20,8 @@ MAIN = Path(__file__).with_name("powermain.py")
 PARTS_MB = (160, 32)
 LOG_MB = 4096
 LONGEST_S = 300
-# A power cut comes after so many lines of the guest, and so long after the last of them.
-MOST_LINES, LONGEST_DELAY_S = 50, 0.5
+# A power cut comes so long after some line of the guest, at the longest.
+LONGEST_DELAY_S = 0.5
 # How often sessions that are there after a boot are used on, and how often one is ended instead of being recovered.
 KEPT, ENDED_FIRST = 0.3, 0.2
 
@@ -123,15 +123,18 @@ class Machine:
         assert outcome.status == 0, outcome.output
         self._learn(outcome.output, said(outcome.output))
 
-    def cut(self, rng: random.Random, *, reordered: bool) -> None:
-        """Boot, check, work, and cut the power; `reordered`, what was in the disk's cache gets there only in part."""
+    def cut(self, rng: random.Random, most_lines: int, *, reordered: bool) -> None:
+        """Boot, check, work, and cut the power after so many lines at most.
+
+        `reordered`, what was in the disk's cache gets there only in part.
+        """
         self.cuts += 1
         before = self.work / "before"
         if reordered:
             copy(self.disk, before)
         try:
             with self.start("work", has_log=reordered, rng=rng) as guest:
-                guest.wait_for_lines(rng.randint(1, MOST_LINES), LONGEST_S)
+                guest.wait_for_lines(rng.randint(1, most_lines), LONGEST_S)
                 guest.let_run(rng.random() * LONGEST_DELAY_S)
                 output = guest.kill()
         except GuestError as error:

@@ -72,7 +72,7 @@ def cut(log: Path, entries: list[Entry], flush: int, disk: Path, rng: random.Ran
     many of them are lost.
     """
     settled = max((number for number in range(flush) if entries[number].flags & FLUSH), default=-1)
-    share = rng.choice((0.0, 0.1, 0.5, 0.9, 1.0))
+    share = rng.choice((0.1, 0.5, 0.9))
     marks, cached, lost = [], 0, 0
     with log.open("rb") as source, disk.open("r+b") as target:
         for number, entry in enumerate(entries[:flush]):

@@ -26,6 +26,7 @@ ALL = os.environ.get("SESSIONS_CRASH_PAIRS") == "all"
 SEED = os.environ.get("SESSIONS_POWER_SEED") or (str(random.SystemRandom().randrange(10**9)) if ALL else "33")
 CUTS = int(os.environ.get("SESSIONS_POWER_CUTS") or (100 if ALL else 4))
 REORDERED_EACH = 8  # one cut of so many
+MOST_LINES = 50 if ALL else 25  # after which the power is cut
 
 
 def test_power_cuts(disk: Path, tell: Callable[[str], None]) -> None:
@@ -35,7 +36,7 @@ def test_power_cuts(disk: Path, tell: Callable[[str], None]) -> None:
     for number in range(CUTS):
         is_reordered = number % min(REORDERED_EACH, CUTS) == 1
         reordered += is_reordered
-        machine.cut(random.Random(f"{SEED} {number}"), reordered=is_reordered)
+        machine.cut(random.Random(f"{SEED} {number}"), MOST_LINES, reordered=is_reordered)
     machine.boot("check")
     failures = len(machine.failures)
     tell(
