@@ -49,7 +49,11 @@ REFUSALS = {
     r"is broken|is stopping|is starting|left half way": "half way",
 }
 # What it may say only where somebody has been killed, whom it needed.
-DAMAGES = {r"could not be set up.*SIGKILL": "set up failed", r"could not be (ended|laid|recovered).*SIGKILL": "stuck"}
+DAMAGES = {
+    r"could not be set up(?s:.*)SIGKILL": "set up failed",
+    r"could not be (ended|laid|recovered)(?s:.*)SIGKILL": "stuck",
+    r"SIGKILL(?s:.*)Chroot setup failed": "stuck",
+}
 
 # How many of the commands are forked from us: they start at once, so that more of them meet.
 WARM = 0.7
