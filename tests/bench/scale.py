@@ -16,7 +16,7 @@ from tests.bench.worker import NotMeasured, Times
 
 PARTS = ("begin", "run", "end", "list")
 OPEN = (0, 100, 1000)
-# Debian's takes an eighth of a second to open one, or more, so it is asked for some in between: no answer may take long.
+# Debian's takes an eighth of a second to open one, or more: it is asked for so many at once, to answer in time.
 DEBIANS_STEP = 25
 PROFILE = PROFILES[0]
 ROUNDS = 7
