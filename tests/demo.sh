@@ -58,12 +58,14 @@ sessions exec demo -d / -- sh -c 'sleep 1000 >/dev/null 2>&1 & echo "   left beh
 show end demo
 sessions end demo
 
-tell "Nothing is left: no session, no mount, no process, no file."
+tell "Nothing is left: no session, no mount, no process, no file, but for the log of what has happened."
 show list
 sessions list | indent
 [ "$(wc -l </proc/self/mountinfo)" = "$mounts_before" ] || fail "mounts are left"
-left=$(find "$DEMO_DIR/state" "$DEMO_DIR/run" ! -type d)
+left=$(find "$DEMO_DIR/state" "$DEMO_DIR/run" ! -type d ! -path "$DEMO_DIR/run/events/log")
 [ -z "$left" ] || fail "files are left: $left"
+show events
+sessions events | indent
 echo "   mounts before: $mounts_before, and now: $(wc -l </proc/self/mountinfo); files of the session: none"
 
 tell "For a single command, a session of its own: begun, used and ended in one go. Its exit status comes through."

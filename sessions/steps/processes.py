@@ -8,6 +8,7 @@ from sessions import owners
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, proc, syscall
+from sessions.model import Custom
 from sessions.steps.base import Context, Note, Step
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class EndProcesses(Step):
             return
         place = proc.tree(os.path.realpath(self.root), owns_device=is_overlay)
         since_pid = context.note.get("since_pid", 0) if context.note.get("realm") == owners.realm() else 0
+        # What scripts have mounted they unmount themselves, and find nobody then.
+        if isinstance(context.session.chroot.source, Custom):
+            since_pid = 0
         left = proc.end_all(lambda: proc.rooted_in(place, since_pid=since_pid))
         if left:
             raise StepFailed(f"cannot end {proc.describe(left)}", hint="end it by hand, then end the session again")
