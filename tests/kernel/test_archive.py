@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import bind, fork, mount, umount
+from helpers import Fork, bind, fork, mount, umount
 from tarmaking import END, FIFO, GNU, PAX, SYMLINK, member, tree_of, write
 
 import sessions
@@ -507,13 +507,16 @@ def test_a_tree_that_could_not_be_unpacked_again_is_not_packed(disk: Path) -> No
 def test_a_file_that_changes_while_it_is_packed_is_a_failure(disk: Path) -> None:
     tree = random_files(disk / "tree", 1, 16 << 20)
 
-    def write_on(it: object) -> None:
+    def write_on(it: Fork) -> None:
         with open(tree / "0", "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), b"x", 0)
+            it.tell("writing")
             while True:
                 os.pwrite(file.fileno(), b"x", 0)
 
     writer = fork(write_on)
     try:
+        assert writer.ask() == "writing"
         assert "file changed as we read it" in _cannot_repack(disk, tree, ".tar")
     finally:
         os.kill(writer.pid, signal.SIGKILL)
