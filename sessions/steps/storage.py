@@ -6,7 +6,7 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import files, syscall, trace
+from sessions.linux import archive, files, syscall, trace
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.files import OwnedTree
 
@@ -23,8 +23,6 @@ class UnpackedArchive(OwnedTree):
 
     def check(self, context: Context) -> Note:
         """The archive has to be usable, and the directory's name free."""
-        from sessions.linux import archive  # here, so that only sessions of archives load it
-
         archive.compression_of(self.archive)
         if not os.path.exists(self.archive):
             raise StepFailed(f"{self.archive}: Failed to stat file: No such file or directory")
@@ -32,8 +30,6 @@ class UnpackedArchive(OwnedTree):
 
     def _fill(self) -> None:
         """Unpack into it."""
-        from sessions.linux import archive
-
         archive.unpack(self.archive, self.path)
 
     def _sync(self) -> None:
@@ -53,9 +49,7 @@ class UnpackedArchive(OwnedTree):
             if context.is_stuck:
                 # What was made in the tree to mount on, say, is not to be packed with it.
                 raise StepFailed(f"{self.archive} is not made anew before all else is undone")
-            from sessions.linux import archive
-
-            archive.repack(self.path, self.archive, temporary=temporary)
+                archive.repack(self.path, self.archive, temporary=temporary)
             # Under its other name it is a leftover: half removed, it must never be packed again.
             trace.point("rename", self.path)
             os.rename(self.path, self._unnamed(context))
