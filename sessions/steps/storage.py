@@ -49,7 +49,7 @@ class UnpackedArchive(OwnedTree):
             if context.is_stuck:
                 # What was made in the tree to mount on, say, is not to be packed with it.
                 raise StepFailed(f"{self.archive} is not made anew before all else is undone")
-                archive.repack(self.path, self.archive, temporary=temporary)
+            archive.repack(self.path, self.archive, temporary=temporary)
             # Under its other name it is a leftover: half removed, it must never be packed again.
             trace.point("rename", self.path)
             os.rename(self.path, self._unnamed(context))
