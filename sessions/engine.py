@@ -98,8 +98,8 @@ def _do(journal: Journal, index: int, step: Step, context: Context) -> None:
         raise
     except SessionsError as error:
         raise StepFailed(f"cannot {step.describe()}: {error.text}", hint=error.hint or step.remedy) from error
-    except OSError as error:
-        raise StepFailed(f"cannot {step.describe()}: {reason(error)}", hint=step.remedy) from error
+    except Exception as error:  # whatever it is, as where a disk fails while a module is loaded
+        raise StepFailed(f"cannot {step.describe()}: {_words(error)}", hint=step.remedy) from error
 
 
 def _aim(context: Context, journal: Journal, index: int, note: Note) -> None:
@@ -192,7 +192,7 @@ def _undo(journal: Journal, index: int, step: Step, context: Context) -> str:
     context.is_done = journal.states[index] is StepState.DONE
     try:
         step.undo(context)
-    except Exception as error:  # whatever it is, a module that cannot be loaded as well, the rest goes on
+    except Exception as error:  # whatever it is, the rest goes on
         words = _words(error)
         _try_to_mark(lambda: journal.stuck(index, words))
         return f"{step.describe()}: {words}"

@@ -368,6 +368,16 @@ def test_a_session_that_is_half_begun_or_broken(world: World) -> None:
     session.end()
 
 
+def test_a_step_that_fails_as_none_should(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a disk breaks while a module is loaded that only some steps need."""
+    subprocess.run(["tar", "-C", world.root, "-cf", world.base / "tiny.tar", "."], check=True)
+    world.define("packed", type="file", directory=None, file=f"{world.base}/tiny.tar", union_type="none")
+    monkeypatch.setitem(sys.modules, "sessions.linux.tarflow", None)
+    unpack = f"cannot unpack {world.base}/tiny.tar to {world.places.unpack_dir}/one"
+    with refused(world, SetupFailed, f"session one could not be set up: {unpack}: ModuleNotFoundError: "):
+        world.begin("packed", name="one")
+
+
 def test_another_mount_namespace(world: World) -> None:
     """Where the session's mounts are not seen nothing is done, least of all removed."""
     world.define("tiny", union_overlay_storage="disk")
