@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
-import time
 
 from helpers import REPOSITORY, World
+
+from sessions.linux import syscall
 
 CODE = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from sessions.cli.schroot import main; main()"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "dumb"}
@@ -51,7 +53,12 @@ class Schroot:
         self.world.script(name, f"#!/bin/sh\n{text}\n", directory="schroot/setup.d")
 
     def wait_for(self, path: str) -> None:
-        deadline = time.monotonic() + 30
-        while not os.path.exists(f"{self.world.base}/{path}"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        """Until a command has made that file in the directory of the world."""
+        changes = syscall.inotify()
+        try:
+            syscall.inotify_add_watch(changes, str(self.world.base), syscall.IN_CREATE | syscall.IN_MOVED_TO)
+            while not (self.world.base / path).exists():
+                assert select.select([changes], [], [], 30)[0], f"{path} does not come"
+                syscall.heard(changes)
+        finally:
+            os.close(changes)
