@@ -90,17 +90,12 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
     with events.told_if_it_fails(places, session, "begin"):
         store.prepare(now)
         early.carry_over(places)
-        # A name that was made up is nobody else's.
-        if wish.session_id:
-            there = store.paths(places)
-            _sweep(places, there)
-            if any(f"/{session.id}," in path for path in there):
-                _refuse_if_taken(places, session)
+        there = store.paths(places)
+        _sweep(places, there)
+        if any(f"/{session.id}," in path for path in there):
+            _refuse_if_taken(places, session)
         with signals.held_back(), _admitted(places, session, steps, settings, wish) as journal:
             try:
-                if not wish.session_id:
-                    # Among those that we have just looked at for the lock of the source: to list them takes time.
-                    _sweep(places, store.paths_seen(places))
                 engine.up(journal, settings)
                 if session.owner is None:
                     # A session that is there for its caller is there after a power cut.
@@ -154,7 +149,7 @@ def _admitted(places: Places, session: Session, steps: list[Step], settings: Set
 
         def take() -> Journal:
             stack.enter_context(session_lock(places.lock_dir, session.id, signals_wait=True))
-            if wish.session_id:
+            if wish.session_id:  # a name that was made up is nobody else's
                 _refuse_if_taken(places, session)
             journal = stack.enter_context(_create(session, steps))
             store.remember(journal)

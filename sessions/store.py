@@ -53,18 +53,7 @@ def paths(places: Places) -> list[str]:
     found = [f"{places.journal_dir}/{name}" for name in usual]
     if early:
         found += [f"{places.early_journal_dir}/{name}" for name in set(early).difference(usual)]
-    _SEEN[places.journal_dir] = found
     return found
-
-
-# What this process saw when it last looked.
-_SEEN: dict[str, list[str]] = {}
-
-
-def paths_seen(places: Places) -> list[str]:
-    """As :func:`paths`, but what this process has seen already, if that was not taken before: it may be old."""
-    seen = _SEEN.pop(places.journal_dir, None)
-    return paths(places) if seen is None else seen
 
 
 def entries_of(places: Places, checksums: Iterable[str]) -> list[Entry]:

@@ -114,10 +114,13 @@ def looks_of(world: World, act: Callable[[], OpenSession]) -> Counter[str]:
 
 
 def test_what_is_open_already_is_not_looked_at(world: World, asker: Callable[..., Fork]) -> None:
-    """A session among many opens no journal but its own, lists them once, and does not read the table of mounts."""
+    """A session among many opens no journal but its own, and does not read the table of mounts.
+
+    It lists them twice: for what it may sweep, and for the lock of its source.
+    """
     world.define("tiny")
     alone = looks_of(world, lambda: world.begin("tiny"))
-    assert alone["os.listdir JOURNALS"] == 1
+    assert alone["os.listdir JOURNALS"] == 2
     assert not any("mountinfo" in look for look in alone)
     opened = [world.begin("tiny", persistent=number % 2 == 0) for number in range(40)]
     assert looks_of(world, lambda: world.begin("tiny")) == alone
