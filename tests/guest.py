@@ -36,9 +36,11 @@ from typing import Any, NoReturn
 CHECKOUT = Path(__file__).resolve().parents[1]
 KERNEL = "/usr/bin/linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
-# Nothing in a guest loads modules on demand, so that it makes no difference whether kmod is installed.
+# Nothing in a guest loads modules on demand, so that it makes no difference whether kmod is installed (dm-crypt needs
+# two ciphers before it is loaded).
 LOADED = ("overlay", "binfmt_misc", "loop", "squashfs", "fuse")
 LOADED += ("dm-mod", "dm-snapshot", "dm-thin-pool", "dm-flakey", "dm-log-writes")
+LOADED += ("cbc", "hmac", "dm-crypt", "xts", "algif_hash", "algif_skcipher", "raid1", "erofs")
 DISK = "/var/tmp"  # in the guest: a directory that is everywhere, meant for everyone and for a disk
 PACKAGES = {KERNEL: "user-mode-linux", "mkfs.ext4": "e2fsprogs", "unshare": "util-linux"}
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -144,11 +146,16 @@ class Guest:
             self._fail("the guest could not be started")
         self.pid = int(self._report)
 
-    def wait_for(self, text: str, timeout_s: float) -> None:
-        """Return as soon as the command has written the text; GuestError if it ends before or time is up."""
-        self._read(timeout_s, lambda: text.encode() in self._output)
-        if text.encode() not in self._output:
+    def wait_for(self, text: str, timeout_s: float) -> str:
+        """All the command has written, once it has written the text and the rest of that line.
+
+        GuestError if it ends before or time is up.
+        """
+        wanted = text.encode()
+        self._read(timeout_s, lambda: b"\n" in self._output.partition(wanted)[2])
+        if wanted not in self._output:
             self._fail(f"the guest ended and had not written {text!r}")
+        return self._output.decode(errors="replace")
 
     def wait_for_lines(self, count: int, timeout_s: float) -> None:
         """Return as soon as the command has written so many lines; GuestError if it ends before or time is up."""

@@ -1,0 +1,87 @@
+"""Logical volumes for tests: a volume group of its own on a loop device, and settings of LVM for such tests alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import make_chroot, mount
+
+SIZE_MB, VOLUME_MB, POOL_MB = 512, 24, 128
+
+SETTINGS = """
+devices {{
+    use_devicesfile = 0
+    global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "r|.*|" ]
+}}
+backup {{
+    backup = 0
+    archive = 0
+}}
+activation {{
+    monitoring = 0
+    udev_sync = {udev}
+    udev_rules = {udev}
+}}
+global {{
+    use_lvmpolld = 0
+}}
+"""
+
+
+def use_own_settings() -> None:
+    """Settings for this mount namespace: nothing but the tests' own devices, and udev only where there is one."""
+    mount("settings", "/etc/lvm", "tmpfs")
+    Path("/etc/lvm/lvm.conf").write_text(SETTINGS.format(udev=int(os.path.exists("/run/udev/control"))))
+
+
+def losetup(image: Path) -> str:
+    """A loop device of a file, which stays until it is detached."""
+    return run("losetup", "--show", "--find", str(image))
+
+
+def run(*argv: str) -> str:
+    """Run a program that has to succeed; what it prints."""
+    result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, close_fds=True)
+    assert result.returncode == 0, f"{argv} ended with {result.returncode}: {result.stderr}"
+    return result.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Group:
+    """A volume group; `device` is what it lies on."""
+
+    name: str
+    device: str
+
+    @classmethod
+    def make(cls, base: Path) -> Group:
+        """A group with the volumes `classic` and, in the pool `pool`, `thin`: each holds the tiny chroot."""
+        image = base / "group"
+        with image.open("xb") as file:
+            file.truncate(SIZE_MB << 20)
+        group = cls(f"sessions{os.getpid()}", losetup(image))
+        run("vgcreate", "--quiet", group.name, group.device)
+        run("lvcreate", "-y", "--size", f"{VOLUME_MB}m", "--name", "classic", group.name)
+        run("lvcreate", "-y", "--size", f"{POOL_MB}m", "--type", "thin-pool", "--name", "pool", group.name)
+        run("lvcreate", "-y", "--virtualsize", f"{VOLUME_MB}m", "--thinpool", f"{group.name}/pool", "--name", "thin")
+        chroot = make_chroot(base / "chroot")
+        for name in ("classic", "thin"):
+            run("mkfs.ext4", "-q", "-d", str(chroot), group.path(name))
+        return group
+
+    def path(self, volume: str) -> str:
+        """The device of a volume."""
+        return f"/dev/{self.name}/{volume}"
+
+    def volumes(self) -> dict[str, str]:
+        """The names of the volumes, each with its tags."""
+        lines = run("lvs", "--noheadings", "--separator=:", "-o", "lv_name,lv_tags", self.name).splitlines()
+        return {name: tags for name, _colon, tags in (line.strip().partition(":") for line in lines)}
+
+    def remove(self) -> None:
+        """Take it all away."""
+        run("vgremove", "--force", "--force", "-y", self.name)
+        run("losetup", "--detach", self.device)
