@@ -213,7 +213,8 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "union-underlay-directory", keytypes.path("Union underlay"), "",
-        "Kept for scripts that ask for it; an overlay needs no mount of its source, so nothing is put there.",
+        "Where the source of a union is mounted, in a directory named after the session, if it is a device or an "
+        "image; an overlay of a directory needs no such mount.",
         Part.UNION, UNIONABLE, variable="CHROOT_UNION_UNDERLAY_DIRECTORY",
     ),
     Key(

@@ -1,4 +1,7 @@
-"""What a stock setup script is written with: the session, the steps it may plan, and ``main`` for use from a shell."""
+"""What a stock setup script is written with: the session, the steps it may plan, and ``main`` for use from a shell.
+
+Steps of rare storage are loaded as they are imported from here, which a script does in the case that plans them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from sessions.data import impossible
+from sessions import steps
+from sessions.data import TYPE_CHECKING, impossible
 from sessions.environ import is_purged
 from sessions.errors import SessionNotUsable, SessionsError, StepFailed
 from sessions.model import (
@@ -31,7 +35,10 @@ from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
 from sessions.steps.overlay import Overlay
 from sessions.steps.processes import EndProcesses
 from sessions.steps.services import Service
-from sessions.steps.storage import UnpackedArchive
+
+if TYPE_CHECKING:
+    from sessions.steps.devices import MountedDevice, RootInside
+    from sessions.steps.storage import UnpackedArchive
 
 __all__ = [
     "Bind",
@@ -53,10 +60,12 @@ __all__ = [
     "LvmSnapshot",
     "MakeLink",
     "MountPoint",
+    "MountedDevice",
     "Overlay",
     "OwnedTree",
     "Plain",
     "PrivateDirectory",
+    "RootInside",
     "RootIsMounted",
     "Service",
     "Session",
@@ -76,6 +85,14 @@ __all__ = [
 Plan = Callable[[Session], Iterator[Step]]
 
 
+def __getattr__(name: str) -> type[Step]:
+    """A step of rare storage."""
+    try:
+        return steps.rare(name)
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
 def private_mounts(session: Session) -> PrivateDirectory:
     """The step that has to come before the first mount below the runtime directory."""
     return PrivateDirectory(session.places.mount_dir)
@@ -91,12 +108,12 @@ def main(plan: Plan) -> None:
         if word != "plan" and word not in tuple(Stage):
             raise SessionsError(f"usage: {name} plan | setup-start|setup-recover|setup-stop ok|fail")
         session = fromshell.session(os.environ)
-        steps = list(plan(session))
+        planned = list(plan(session))
         if word == "plan":
-            for step in steps:
+            for step in planned:
                 print(step.describe())
         else:
-            engine.perform(session, steps, Stage(word), engine.Settings(_say), succeeded=status != "fail")
+            engine.perform(session, planned, Stage(word), engine.Settings(_say), succeeded=status != "fail")
     except SessionsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

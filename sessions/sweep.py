@@ -219,6 +219,14 @@ class Sweep(Frozen):
                 yield from self._take_away("mount", path, "it has no session", act, "removed")
         if not self.dry_run and not ids:
             try_unmount(self.places.mount_dir)
+            for path in self._underlay_dirs():
+                if mountinfo.is_on_itself(os.path.realpath(path)):
+                    try_unmount(path)
+
+    def _underlay_dirs(self) -> set[str]:
+        """Wherever what lies below a union may be mounted."""
+        configured = {chroot.union.underlay_directory for chroot in lifecycle.load(self.places).chroots.values()}
+        return {self.places.underlay_dir, self.places.early.underlay_dir, *configured} - {""}
 
     def _unmount(self, session_id: str, path: str) -> str:
         """Unmount a place of a session that is not there, and what is mounted below it; why not."""

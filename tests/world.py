@@ -155,7 +155,7 @@ class World:
         """Directories that all sessions share; they are made when missing, and stay."""
         places = self.places
         paths = (
-            places.state_dir, places.journal_dir, places.unpack_dir, places.overlay_dir,
+            places.state_dir, places.journal_dir, places.unpack_dir, places.overlay_dir, places.underlay_dir,
             os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
             places.mount_dir, places.waiting_dir, places.maintenance_dir, places.events_dir,
         )  # fmt: skip

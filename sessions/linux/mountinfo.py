@@ -49,6 +49,17 @@ def below(mounts: list[Mount], directory: str) -> list[Mount]:
     return [mount for mount in reversed(mounts) if mount.target == directory or mount.target.startswith(prefix)]
 
 
+def is_on_itself(path: str) -> bool:
+    """Whether the uppermost mount at a path (without links) is the directory that is there without it."""
+    mounts = read()
+    found = next((mount for mount in reversed(mounts) if mount.target == path), None)
+    above = next((mount for mount in mounts if found and mount.id == found.parent), None)
+    if not found or not above or found.device != above.device:
+        return False
+    below = path.removeprefix(above.target.rstrip("/"))
+    return found.root == (above.root.rstrip("/") + below or "/")
+
+
 def _parse(line: str) -> Mount:
     first, _dash, last = line.rstrip("\n").partition(" - ")
     number, parent, device, root, target, options, *propagation = first.split(" ")

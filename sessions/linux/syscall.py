@@ -186,16 +186,37 @@ def mount_setattr(fd: int, *, set_: int = 0, clear: int = 0, propagation: int = 
 
 
 def new_mount(fstype: str, attributes: int, options: Iterable[tuple[str, str]] = ()) -> int:
-    """A file system that is mounted nowhere yet: fsopen(2), fsconfig(2) with each option, and fsmount(2)."""
+    """A file system that is mounted nowhere yet: fsopen(2), fsconfig(2) with each option, and fsmount(2).
+
+    An option with an empty value is a flag. Where the kernel has words for a refusal, the OSError has them.
+    """
     fd = _checked(_libc.syscall(_NR_FSOPEN, os.fsencode(fstype), ctypes.c_uint(_FSOPEN_CLOEXEC)), fstype)
     try:
-        settings = [(_FSCONFIG_SET_STRING, os.fsencode(key), os.fsencode(value)) for key, value in options]
-        for command, key, value in (*settings, (_FSCONFIG_CMD_CREATE, None, None)):
-            _checked(_libc.syscall(_NR_FSCONFIG, fd, ctypes.c_uint(command), key, value, 0), fstype)
+        for key, value in options:
+            command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
+            _configure(fd, fstype, command, os.fsencode(key), os.fsencode(value) or None)
+        _configure(fd, fstype, _FSCONFIG_CMD_CREATE, None, None)
         flags = (ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
         return _checked(_libc.syscall(_NR_FSMOUNT, fd, *flags), fstype)
     finally:
         os.close(fd)
+
+
+def _configure(fd: int, fstype: str, command: int, key: bytes | None, value: bytes | None) -> None:
+    try:
+        _checked(_libc.syscall(_NR_FSCONFIG, fd, ctypes.c_uint(command), key, value, 0), fstype)
+    except OSError as error:
+        raise OSError(error.errno, "; ".join([str(error.strerror), *_messages(fd)]), fstype) from None
+
+
+def _messages(fd: int) -> list[str]:
+    """What the kernel has written into a file system context, without the letter that says how bad it is."""
+    messages = []
+    while True:
+        try:
+            messages.append(os.read(fd, 4096).decode(errors="replace").strip().removeprefix("e ").removeprefix("w "))
+        except OSError:
+            return messages
 
 
 def filesystem_messages(fstype: str, options: Iterable[tuple[str, str]]) -> list[str]:
@@ -216,12 +237,7 @@ def filesystem_messages(fstype: str, options: Iterable[tuple[str, str]]) -> list
                 break
         else:
             _libc.syscall(_NR_FSCONFIG, fd, ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, 0)
-        messages = []
-        while True:
-            try:
-                messages.append(os.read(fd, 4096).decode(errors="replace").strip().removeprefix("e "))
-            except OSError:
-                return messages
+        return _messages(fd)
     finally:
         os.close(fd)
 

@@ -1,4 +1,8 @@
-"""Every kind of step there is, by the name under which journals record it."""
+"""Every kind of step there is, by the name under which journals record it.
+
+Those of rare storage are loaded when a plan or a journal names them: what a session of a directory does not need costs
+it nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,8 @@ from sessions.steps.mounts import Bind, FileSystem, PrivateDirectory
 from sessions.steps.overlay import Overlay
 from sessions.steps.processes import EndProcesses
 from sessions.steps.services import Service
-from sessions.steps.storage import UnpackedArchive
 
-__all__ = ["KINDS", "Context", "Note", "Stage", "Step", "decode"]
+__all__ = ["KINDS", "RARE", "Context", "Note", "Stage", "Step", "decode", "rare"]
 
 KINDS: dict[str, type[Step]] = {
     step.kind: step
@@ -21,7 +24,6 @@ KINDS: dict[str, type[Step]] = {
         PrivateDirectory,
         MountPoint,
         OwnedTree,
-        UnpackedArchive,
         Overlay,
         Bind,
         FileSystem,
@@ -41,9 +43,32 @@ KINDS: dict[str, type[Step]] = {
 }
 
 
+# Kind -> the module below sessions.steps that has it, and the name of its class there.
+RARE = {
+    "archive": ("storage", "UnpackedArchive"),
+    "device": ("devices", "MountedDevice"),
+    "root-inside": ("devices", "RootInside"),
+}
+_RARE_CLASSES = {class_name: kind for kind, (_module, class_name) in RARE.items()}
+
+
+def rare(class_name: str) -> type[Step]:
+    """The class of a step of rare storage; raises KeyError if there is none of that name."""
+    return _load(_RARE_CLASSES[class_name])
+
+
+def _load(kind: str) -> type[Step]:
+    module_name, class_name = RARE[kind]
+    module = __import__(f"sessions.steps.{module_name}", fromlist=[class_name])
+    found: type[Step] = getattr(module, class_name)
+    return found
+
+
 def decode(record: object) -> Step:
     """The step a journal recorded; raises ValueError if it is none that we know."""
     kind = record.get("kind") if isinstance(record, dict) else None
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"unknown kind of step {kind!r}")
-    return records.decode(KINDS[kind], record)
+    if isinstance(kind, str) and kind in KINDS:
+        return records.decode(KINDS[kind], record)
+    if isinstance(kind, str) and kind in RARE:
+        return records.decode(_load(kind), record)
+    raise ValueError(f"unknown kind of step {kind!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 
 from sessions.data import TYPE_CHECKING, Frozen, Mutable, field, impossible
@@ -125,16 +126,32 @@ class Step(Frozen):
         return self.kind
 
 
-def original_root(session: Session) -> str:
-    """The directory behind the root of a session that is no copy: what is made inside is there, mounted or not."""
+@contextmanager
+def opened_original(session: Session) -> Iterator[int]:
+    """The directory behind the root of a session that is no copy (a descriptor), mounted or not: what is made inside is
+    there. Raises OSError, such as FileNotFoundError, where it is not.
+    """
+    root_fd = _open_original(session)
+    try:
+        yield root_fd
+    finally:
+        os.close(root_fd)
+
+
+def _open_original(session: Session) -> int:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     match session.chroot.source:
         case Directory(directory=directory) | Plain(directory=directory):
-            return directory
+            return os.open(directory, flags)
         case File():
-            return session.unpack_directory + session.path.removeprefix(session.location)
+            return os.open(session.unpack_directory + session.path.removeprefix(session.location), flags)
         case BtrfsSnapshot():
-            return session.snapshot
-        case Loopback() | BlockDevice() | LvmSnapshot() | ZfsSnapshot() | Custom() | Host():
-            return session.path  # which has no other name
+            return os.open(session.snapshot, flags)
+        case Loopback() | BlockDevice() | LvmSnapshot() | ZfsSnapshot():
+            from sessions.steps import devices
+
+            return devices.open_root(session)
+        case Custom() | Host():
+            return os.open(session.path, flags)  # which has no other name
         case unknown:
             raise impossible(unknown)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
 from sessions.linux import files, nss, removal, trace
-from sessions.steps.base import Context, Note, Stage, Step, original_root
+from sessions.steps.base import Context, Note, Stage, Step, opened_original
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -20,15 +20,20 @@ STAMP_ATTRIBUTE = "trusted.chroot-sessions.stamp"
 
 
 class MountPoint(Step):
-    """An empty directory in a place that only we write, to mount on."""
+    """An empty directory in a place that only we write, to mount on; or, with ``shared_parent``, others write there."""
 
     kind: ClassVar[str] = "mount-point"
     path: str
+    shared_parent: bool = False
 
     @property
     def remedy(self) -> str:
-        """It is below the runtime directory."""
-        return "make it writable, or name another --runtime-dir"
+        """It is below the runtime directory, or where the chroot says."""
+        return "make it writable, or name another --runtime-dir or union-underlay-directory"
+
+    def wants_sync(self, context: Context) -> bool:
+        """In places that only we write, a directory without a journal is known to be a leftover of ours."""
+        return self.shared_parent
 
     def check(self, context: Context) -> Note:
         """Refuse a name that is taken."""
@@ -196,7 +201,7 @@ class InsideStep(Step):
     def undo(self, context: Context) -> None:
         """Remove what a write that was killed left behind."""
         try:
-            with files.directory(original_root(context.session)) as root_fd:
+            with opened_original(context.session) as root_fd:
                 for target in self.targets():
                     files.remove_temporary(root_fd, target, _temporary(target, context))
         except (FileNotFoundError, NotADirectoryError):

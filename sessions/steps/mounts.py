@@ -12,8 +12,8 @@ from sessions import mountoptions
 from sessions.data import TYPE_CHECKING
 from sessions.environ import is_purged
 from sessions.errors import StepFailed
-from sessions.linux import files, run, syscall, trace
-from sessions.steps.base import Context, Note, Stage, Step, original_root
+from sessions.linux import files, mountinfo, run, syscall, trace
+from sessions.steps.base import Context, Note, Stage, Step, opened_original
 from sessions.steps.unmounting import is_mounted, try_unmount, unmount
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ _MOST_LOOKS = 50
 class PrivateDirectory(Step):
     """A directory of ours mounted on itself and made private, so that mounts below it stay in this mount namespace.
 
-    All sessions share it: the first one makes it, and the last one's undo takes it away.
+    All sessions share it: the first one makes it, and the last one's undo takes it away. ``is_named`` says that the
+    configuration names it, so that somebody may have mounted something of his own there.
     """
 
     kind: ClassVar[str] = "private-directory"
     is_shared: ClassVar[bool] = True
     path: str
+    is_named: bool = False
 
     def do(self, context: Context) -> None:
         """Mount it unless it is; keep it open, so that nobody can unmount it until we have mounted below."""
@@ -40,7 +42,7 @@ class PrivateDirectory(Step):
         lock_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
-            if not is_mounted(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)):
+            if not self._is_on_itself():
                 self._mount_on_itself()
             fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             context.held.callback(os.close, fd)
@@ -49,6 +51,11 @@ class PrivateDirectory(Step):
             trace.point("made private", self.path)
         finally:
             os.close(lock_fd)
+
+    def _is_on_itself(self) -> bool:
+        if not is_mounted(os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)):
+            return False
+        return not self.is_named or mountinfo.is_on_itself(os.path.realpath(self.path))
 
     def _mount_on_itself(self) -> None:
         tree_fd = syscall.open_tree(self.path, syscall.OPEN_TREE_CLONE)
@@ -62,7 +69,8 @@ class PrivateDirectory(Step):
     def undo(self, context: Context) -> None:
         """Unmount it if nobody has anything mounted below it or is about to."""
         try:
-            syscall.umount(self.path)
+            if not self.is_named or self._is_on_itself():
+                syscall.umount(self.path)
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
                 raise
@@ -207,7 +215,7 @@ class AnyMount(Step):
         """Remove the directories that were made for it, and those that another session has left since we used them."""
         made: list[str] = context.note.get("made", [])
         try:
-            with files.directory(original_root(context.session)) as root_fd:
+            with opened_original(context.session) as root_fd:
                 for path in sorted({*made, *files.prefixes(self._place(context))}, key=len, reverse=True):
                     if path in made or files.is_made(root_fd, path):
                         files.remove_made(root_fd, path)
@@ -278,14 +286,18 @@ class MountStep(AnyMount):
         return f"{self.target} inside" if self.root else self.target
 
 
+def known_file_systems() -> set[str]:
+    """The file systems that the kernel has by now (proc(5))."""
+    with open(KNOWN_FILE_SYSTEMS, encoding="utf-8", errors="replace") as file:
+        return {line.split()[-1] for line in file if line.strip()}
+
+
 def check_kernel_knows(fstype: str) -> None:
     """Raise StepFailed unless the kernel has the file system; asking it to mount would make it load a module."""
     status = os.stat(KNOWN_FILE_SYSTEMS)
     if (status.st_dev, status.st_ino, fstype) in _KNOWN:
         return
-    with open(KNOWN_FILE_SYSTEMS, encoding="utf-8", errors="replace") as file:
-        known = {line.split()[-1] for line in file if line.strip()}
-    if fstype not in known:
+    if fstype not in known_file_systems():
         raise StepFailed(f"this kernel has no {fstype} file system", hint=f"load it as root: modprobe {fstype}")
     _KNOWN.add((status.st_dev, status.st_ino, fstype))
 

@@ -146,7 +146,7 @@ class World:
         """What sessions have left in the state and runtime directories: anything but the directories themselves."""
         found = []
         for top in ("state", "run"):
-            state = ("sessions", "maintenance", "union", "union/overlay", "unpack")
+            state = ("sessions", "maintenance", "union", "union/overlay", "union/underlay", "unpack")
             usual = {f"{self.base}/state/{name}" for name in state}
             usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting", *EVENTS)}
             usual |= {f"{self.base}/run/early-state{name}" for name in ("", *(f"/{inside}" for inside in state))}

@@ -17,7 +17,7 @@ LONGEST_FILE_LINES = 450
 FLOORS = (
     ("errors", "data"),
     ("linux",),
-    ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "records"),
+    ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "mountwords", "records"),
     ("config",),
     ("steps", "journal", "locks", "owners", "engine"),
     (
