@@ -9,7 +9,7 @@ from sessions import keys, keytypes, sources
 from sessions.keys import Key, Part
 from sessions.keytypes import show
 from sessions.linux.run import SYSTEM_PATH
-from sessions.model import Chroot, File, Host, Identity, LvmSnapshot, Session
+from sessions.model import Chroot, Host, Identity, LvmSnapshot, Session
 
 _START = "setup-start"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -92,7 +92,7 @@ def _has_variable(key: Key, chroot: Chroot, *, is_loaded: bool) -> bool:
         return False
     if key.part is Part.UNION and not chroot.union.is_used:
         # Of those that have none, schroot says so; but not of a twin, until it has forgotten that it is one.
-        return not isinstance(chroot.source, File | Host) and (is_loaded or not chroot.is_source)
+        return not isinstance(chroot.source, (*keys.NATIVELY_UNIONABLE, Host)) and (is_loaded or not chroot.is_source)
     if key.configured_only:
         return not is_loaded and not (chroot.is_source and key.name == "zfs-snapshot-options")
     return True

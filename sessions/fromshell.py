@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sessions import names, store, users
+from sessions import keys, names, store, users
 from sessions.config import profile
+from sessions.data import TYPE_CHECKING
 from sessions.errors import SessionsError
+from sessions.keys import Part
 from sessions.linux import proc
-from sessions.model import Chroot, Directory, File, Places, Plain, Session, Source, Union
+from sessions.model import Chroot, Places, Session, Source, Union
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def session(environment: Mapping[str, str]) -> Session:
@@ -43,6 +48,7 @@ def session(environment: Mapping[str, str]) -> Session:
         overlay_directory=chroot.union.overlay_directory,
         underlay_directory=chroot.union.underlay_directory,
         unpack_directory=f"{base}/{session_id}" if base else "",
+        **_storage(environment, chroot.source),
         fstab=profile.fstab(chroot, places),
         copyfiles=profile.copyfiles(chroot, places),
         nssdatabases=profile.nssdatabases(chroot, places),
@@ -94,11 +100,25 @@ def _chroot(environment: Mapping[str, str]) -> Chroot:
 
 def _source(environment: Mapping[str, str]) -> Source:
     kind = _needed(environment, "CHROOT_TYPE")
-    if kind == "directory":
-        return Directory(_needed(environment, "CHROOT_DIRECTORY"))
-    if kind == "plain":
-        return Plain(_needed(environment, "CHROOT_DIRECTORY"))
-    if kind == "file":
-        repack = environment.get("CHROOT_FILE_REPACK") == "true"
-        return File(_needed(environment, "CHROOT_FILE"), environment.get("CHROOT_LOCATION", ""), repack)
-    raise SessionsError(f"CHROOT_TYPE {kind!r} is not one that this script knows")
+    cls = keys.TYPES.get(kind)
+    if cls is None:
+        raise SessionsError(f"CHROOT_TYPE {kind!r} is not one that this script knows")
+    values: dict[str, Any] = {}
+    for key in keys.KEYS:
+        if key.part is Part.SOURCE and key.variable and keys.is_legal(key, cls):
+            # What says only how a session is made is not told of one that there is.
+            is_needed = key.required and not key.configured_only
+            text = _needed(environment, key.variable) if is_needed else environment.get(key.variable, "")
+            if text:
+                values[key.field] = key.value_type.parse(text)
+    return cls(**values)
+
+
+def _storage(environment: Mapping[str, str], source: Source) -> dict[str, Any]:
+    """What the session's storage is made of, by the fields of Session."""
+    found = {
+        key.field: environment.get(key.variable, "")
+        for key in keys.KEYS
+        if key.part is Part.SESSION and key.variable and keys.is_legal(key, type(source))
+    }
+    return {field: value for field, value in found.items() if value}

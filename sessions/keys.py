@@ -20,6 +20,7 @@ from sessions.model import (
     Directory,
     File,
     Host,
+    Image,
     Loopback,
     LvmSnapshot,
     Plain,
@@ -103,9 +104,11 @@ STORAGE = keytypes.choice("disk", "tmpfs")
 # Every type that can be configured, by its name.
 TYPES: dict[str, type[Source]] = {source.kind: source for source in SOURCES if source is not Host}
 TYPE = keytypes.choice(*TYPES, complaint="Unknown chroot type ‘{}’")
-UNIONABLE: tuple[type[Source], ...] = (Directory, File, Loopback, BlockDevice, Host)
-MOUNTABLE: tuple[type[Source], ...] = (Loopback, BlockDevice, LvmSnapshot, ZfsSnapshot)
-CLONEABLE: tuple[type[Source], ...] = (*UNIONABLE, LvmSnapshot, BtrfsSnapshot, ZfsSnapshot, Custom)
+# schroot has no unions over these, and ignores what schroot.conf says of one.
+NATIVELY_UNIONABLE: tuple[type[Source], ...] = (File, LvmSnapshot, BtrfsSnapshot, ZfsSnapshot)
+UNIONABLE: tuple[type[Source], ...] = (Directory, Loopback, Image, BlockDevice, *NATIVELY_UNIONABLE, Host)
+MOUNTABLE: tuple[type[Source], ...] = (Loopback, Image, BlockDevice, LvmSnapshot, ZfsSnapshot)
+CLONEABLE: tuple[type[Source], ...] = (*UNIONABLE, Custom)
 
 # Key of the table -> the custom keys that a profile sets, and the file each names below /etc/schroot/PROFILE.
 PROFILE_FILES = {
@@ -128,8 +131,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         "file", keytypes.path("File"), "",
         "The tar archive that holds the chroot: plain, or compressed as its ending says (gz, bz2, xz, lz4, lzo, zst); "
-        "or, for a loopback chroot, the image of a file system.",
-        Part.SOURCE, (File, Loopback), required=True, variable="CHROOT_FILE",
+        "or, for chroots of type loopback and image, the image of a file system.",
+        Part.SOURCE, (File, Loopback, Image), required=True, variable="CHROOT_FILE",
     ),
     Key(
         "device", keytypes.path("Device"), "",

@@ -126,6 +126,15 @@ class Loopback(Frozen):
     location: str = ""
 
 
+class Image(Frozen):
+    """A file that holds a file system, never written to: mounted read-only below each session's own layer."""
+
+    kind: ClassVar[str] = "image"
+    file: str = ""
+    mount_options: str = ""
+    location: str = ""
+
+
 class BlockDevice(Frozen):
     """A block device that holds a file system; also what the twin of a snapshot of such a device is."""
 
@@ -179,7 +188,8 @@ class Host(Frozen):
 
 
 Source = (
-    Plain | Directory | File | Loopback | BlockDevice | LvmSnapshot | BtrfsSnapshot | ZfsSnapshot | Custom | Host
+    Plain | Directory | File | Loopback | Image | BlockDevice | LvmSnapshot | BtrfsSnapshot | ZfsSnapshot | Custom
+    | Host
 )  # fmt: skip
 SOURCES: tuple[type[Source], ...] = Source.__args__
 

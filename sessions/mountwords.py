@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sessions import mountoptions
 from sessions.data import Frozen
+from sessions.errors import StepFailed
 from sessions.linux import syscall
 from sessions.mountoptions import MountOptions
 
@@ -23,6 +24,8 @@ class DeviceOptions(Frozen):
     """
 
     fstype: str
+    text: str
+    """The options behind -o, but for those that are about an image."""
     options: MountOptions
     offset_bytes: int = 0
     size_bytes: int = 0
@@ -41,8 +44,16 @@ class DeviceOptions(Frozen):
 def parse(words: str) -> DeviceOptions:
     """Take the words of ``mount-options`` apart, split at blanks as schroot's shell does.
 
-    Raises ValueError with "REASON; REMEDY" for one that means nothing here.
+    Raises StepFailed for one that means nothing here.
     """
+    try:
+        return _parse(words)
+    except ValueError as error:
+        reason, _semicolon, remedy = str(error).rpartition("; ")
+        raise StepFailed(f"mount-options {words}: {reason}", hint=remedy) from None
+
+
+def _parse(words: str) -> DeviceOptions:
     fstype = ""
     found: list[str] = []
     left = words.split()
@@ -82,10 +93,11 @@ def _device_options(fstype: str, options: str) -> DeviceOptions:
             sizes[name] = _size_bytes(option, value)
         elif name != "loop":  # which an image gets in any case
             rest.append(option)
-    parsed = mountoptions.parse(",".join(rest))
+    text = ",".join(rest)
+    parsed = mountoptions.parse(text)
     if parsed.needs_mount_program or parsed.bind:
         raise ValueError(f"{options} asks for what a root cannot be mounted with; take it out")
-    return DeviceOptions("" if fstype == "auto" else fstype, parsed, sizes["offset"], sizes["sizelimit"])
+    return DeviceOptions("" if fstype == "auto" else fstype, text, parsed, sizes["offset"], sizes["sizelimit"])
 
 
 def _size_bytes(option: str, value: str) -> int:

@@ -21,6 +21,7 @@ from sessions.model import (
     File,
     Host,
     HostMount,
+    Image,
     Loopback,
     LvmSnapshot,
     Plain,
@@ -37,8 +38,10 @@ from sessions.steps.processes import EndProcesses
 from sessions.steps.services import Service
 
 if TYPE_CHECKING:
+    from sessions.steps.btrfs import SubvolumeSnapshot
     from sessions.steps.devices import MountedDevice, RootInside
     from sessions.steps.storage import UnpackedArchive
+    from sessions.steps.zfs import DatasetClone, DatasetSnapshot, MountedDataset
 
 __all__ = [
     "Bind",
@@ -48,6 +51,8 @@ __all__ = [
     "CopyDatabases",
     "CopyFile",
     "Custom",
+    "DatasetClone",
+    "DatasetSnapshot",
     "Directory",
     "EndProcesses",
     "File",
@@ -56,10 +61,12 @@ __all__ = [
     "ForeignRoot",
     "Host",
     "HostMount",
+    "Image",
     "Loopback",
     "LvmSnapshot",
     "MakeLink",
     "MountPoint",
+    "MountedDataset",
     "MountedDevice",
     "Overlay",
     "OwnedTree",
@@ -72,6 +79,7 @@ __all__ = [
     "SessionNotUsable",
     "Step",
     "StepFailed",
+    "SubvolumeSnapshot",
     "UnpackedArchive",
     "Warn",
     "WriteFile",

@@ -17,6 +17,7 @@ from sessions.model import (
     Directory,
     File,
     Host,
+    Image,
     Loopback,
     LvmSnapshot,
     Plain,
@@ -41,8 +42,9 @@ def has_sessions(source: Source) -> bool:
         case Custom(session_cloneable=may_begin):
             return may_begin
         case (
-            Directory() | File() | Loopback() | BlockDevice() | LvmSnapshot() | BtrfsSnapshot() | ZfsSnapshot() | Host()
-        ):
+            Directory() | File() | Loopback() | Image() | BlockDevice() | LvmSnapshot() | BtrfsSnapshot()
+            | ZfsSnapshot() | Host()
+        ):  # fmt: skip
             return True
         case unknown:
             raise impossible(unknown)
@@ -55,7 +57,7 @@ def is_cloned(chroot: Chroot) -> bool:
     match chroot.source:
         case File() | LvmSnapshot() | BtrfsSnapshot() | ZfsSnapshot():
             return True
-        case Directory() | Loopback() | BlockDevice():
+        case Directory() | Loopback() | Image() | BlockDevice():
             return chroot.union.is_used
         case Custom(source_cloneable=is_asked_for):
             return is_asked_for
@@ -73,7 +75,7 @@ def is_purged(chroot: Chroot) -> bool:
         case Host():
             return True
         case (
-            Plain() | Directory() | File() | Loopback() | BlockDevice() | LvmSnapshot() | BtrfsSnapshot()
+            Plain() | Directory() | File() | Loopback() | Image() | BlockDevice() | LvmSnapshot() | BtrfsSnapshot()
             | ZfsSnapshot()
         ):  # fmt: skip
             return is_cloned(chroot)
@@ -86,6 +88,8 @@ def twin_of(source: Source) -> Source:
     match source:
         case File():
             return replace(source, repack=True)
+        case Image(file=file, mount_options=mount_options, location=location):
+            return Loopback(file, mount_options, location)
         case LvmSnapshot(device=device, mount_options=mount_options, location=location):
             return BlockDevice(device, mount_options, location)
         case BtrfsSnapshot(source_subvolume=subvolume):
@@ -99,7 +103,7 @@ def twin_of(source: Source) -> Source:
 def inner_location(source: Source) -> str:
     """Where the root lies inside what is unpacked or mounted, as configured: empty for its top."""
     match source:
-        case File() | Loopback() | BlockDevice() | LvmSnapshot() | ZfsSnapshot():
+        case File() | Loopback() | Image() | BlockDevice() | LvmSnapshot() | ZfsSnapshot():
             return source.location
         case Plain() | Directory() | BtrfsSnapshot() | Custom() | Host():
             return ""
@@ -110,7 +114,7 @@ def inner_location(source: Source) -> str:
 def storage(chroot: Chroot, session_id: str) -> Storage:
     """The names that a session of `chroot` will use, by schroot's rules."""
     match chroot.source:
-        case Loopback(file=device) | BlockDevice(device=device):
+        case Loopback(file=device) | Image(file=device) | BlockDevice(device=device):
             return Storage(device)
         case LvmSnapshot(device=device):
             snapshot = f"{os.path.dirname(device)}/{session_id}"

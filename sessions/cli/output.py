@@ -12,7 +12,7 @@ from sessions import sources
 from sessions.cli.telling import COMPATIBLE_VERSION
 from sessions.data import Frozen, impossible
 from sessions.environ import described
-from sessions.keys import BY_NAME, KEYS, Key, Part, Status, is_legal, value_of
+from sessions.keys import BY_NAME, KEYS, NATIVELY_UNIONABLE, Key, Part, Status, is_legal, value_of
 from sessions.keytypes import show
 from sessions.model import (
     BlockDevice,
@@ -23,6 +23,7 @@ from sessions.model import (
     File,
     Host,
     Identity,
+    Image,
     Loopback,
     LvmSnapshot,
     Plain,
@@ -120,7 +121,11 @@ def _is_written(shown: Shown, key: Key) -> bool:
         return _has_source_keys(shown)
     if key.part is Part.UNION and not chroot.union.is_used:
         # It could have had one, unless it is a twin, which has lost it.
-        return key.name == "union-type" and not isinstance(chroot.source, File | Host) and not shown.is_twin
+        return (
+            key.name == "union-type"
+            and not isinstance(chroot.source, (*NATIVELY_UNIONABLE, Host))
+            and not shown.is_twin
+        )
     if key.status is not Status.CURRENT or key.name in _WRITTEN_IF_SET:
         return value_of(chroot, key) != key.default
     return True
@@ -224,7 +229,7 @@ def _type_rows(shown: Shown) -> Iterator[tuple[str, str]]:
         case File():
             yield from _labelled(shown, "File File-Repack")
             yield from _if_set(shown, "Location")
-        case Loopback():
+        case Loopback() | Image():
             yield from _if_set(shown, "File")
         case BlockDevice():
             yield from _if_set(shown, "Device")

@@ -13,7 +13,7 @@ from sessions.data import TYPE_CHECKING, Frozen, Mutable, field, replace
 from sessions.errors import InvalidName
 from sessions.keys import Key, Part, Status
 from sessions.keytypes import BOOLEAN, PERSONALITY, REGEX, Value
-from sessions.model import Chroot, Custom, Directory, File, Places, Plain, Source, Union
+from sessions.model import Chroot, Custom, Directory, Image, Places, Plain, Source, Union
 
 if TYPE_CHECKING:
     from typing import Any
@@ -108,6 +108,7 @@ def build(section: RawSection, raw: RawFile, places: Places) -> Built:
         chroot = _assemble(section.name, source, {**_native_defaults(report), **settings}, pairs, places)
         chroot = _without_source_keys(chroot, settings, report)
         _check_root(chroot, report)
+        _check_image(chroot, report)
         _check_size(chroot.union, settings, report)
     aliases = _aliases(report)
     problems = tuple(report.problems)
@@ -165,8 +166,9 @@ def _read_values(source: type[Source], report: Report) -> tuple[Settings, dict[s
 
 
 def _is_legal(key: Key, source: type[Source], report: Report) -> bool:
-    """As the table says; but schroot ignores a union over a file, whatever it says, and so do its files here."""
-    return keys.is_legal(key, source) and (report.is_native or key.part is not Part.UNION or source is not File)
+    """As the table says; but schroot knows no unions over some, whatever is said of one, and so do its files here."""
+    is_ours_alone = key.part is Part.UNION and source in keys.NATIVELY_UNIONABLE
+    return keys.is_legal(key, source) and (report.is_native or not is_ours_alone)
 
 
 def _read_value(key: Key, value: object, settings: Settings, report: Report) -> None:
@@ -266,6 +268,12 @@ def _check_root(chroot: Chroot, report: Report) -> None:
     if is_host_root(chroot) and not chroot.union.is_used:
         reason = "the directory / is the host itself, and sessions of it would change the host"
         report.error("directory", reason, "name another directory, or put a union over it: union-type = overlay")
+
+
+def _check_image(chroot: Chroot, report: Report) -> None:
+    if isinstance(chroot.source, Image) and not chroot.union.is_used:
+        remedy = "set union-type = overlay; or take type loopback, whose sessions write into the file"
+        report.error("", "an image is never written to, so that it needs a union over it", remedy)
 
 
 def is_host_root(chroot: Chroot) -> bool:

@@ -423,3 +423,7 @@ def _unlink_if_there(dir_fd: int, name: str) -> None:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        # Which is said of a read-only file system before it is looked whether there is anything.
+        if error.errno != errno.EROFS or _status(dir_fd, name) is not None:
+            raise

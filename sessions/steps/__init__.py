@@ -46,8 +46,12 @@ KINDS: dict[str, type[Step]] = {
 # Kind -> the module below sessions.steps that has it, and the name of its class there.
 RARE = {
     "archive": ("storage", "UnpackedArchive"),
+    "btrfs-snapshot": ("btrfs", "SubvolumeSnapshot"),
     "device": ("devices", "MountedDevice"),
     "root-inside": ("devices", "RootInside"),
+    "zfs": ("zfs", "MountedDataset"),
+    "zfs-clone": ("zfs", "DatasetClone"),
+    "zfs-snapshot": ("zfs", "DatasetSnapshot"),
 }
 _RARE_CLASSES = {class_name: kind for kind, (_module, class_name) in RARE.items()}
 

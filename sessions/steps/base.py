@@ -15,6 +15,7 @@ from sessions.model import (
     Directory,
     File,
     Host,
+    Image,
     Loopback,
     LvmSnapshot,
     Plain,
@@ -151,7 +152,7 @@ def _open_original(session: Session) -> int:
             from sessions.steps import devices
 
             return devices.open_root(session)
-        case Custom() | Host():
+        case Image() | Custom() | Host():
             return os.open(session.path, flags)  # which has no other name
         case unknown:
             raise impossible(unknown)

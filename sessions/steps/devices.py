@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sessions import mountwords
 from sessions.data import TYPE_CHECKING
-from sessions.errors import StepFailed
+from sessions.errors import SessionsError, StepFailed
 from sessions.linux import blockdev, files, loop, syscall
 from sessions.locks import session_lock
 from sessions.model import BlockDevice, Loopback, Session
@@ -31,49 +31,68 @@ class MountedDevice(MountStep):
 
     ``mount_options`` are the chroot's, as words of mount(8). ``read_only`` is for what lies below a union: nobody
     writes through this mount, while the file system itself stays as it is asked for, since others may have it mounted.
+    One that ``is_frozen`` is never written to, not even by the kernel, and has to stay the same for as long as the
+    session lasts; one that ``is_changed`` is of no use read-only.
     """
 
     kind: ClassVar[str] = "device"
     device: str
     mount_options: str = ""
-    is_image: bool = False
+    is_file: bool = False
+    is_frozen: bool = False
+    is_changed: bool = False
     read_only: bool = False
+
+    @property
+    def _words(self) -> str:
+        return f"{self.mount_options} -r" if self.is_frozen else self.mount_options
 
     def check(self, context: Context) -> Note:
         """The device or the image has to be there, and such as can be trusted; so have the options."""
-        options = _parsed(self.mount_options)
-        if self.is_image:
-            os.close(blockdev.open_image(self.device, read_only=options.is_read_only))
-        else:
+        options = mountwords.parse(self._words)
+        if not self.is_file:
             blockdev.check_is_device(self.device)
-        return super().check(context)
+            return super().check(context)
+        fd = blockdev.open_image(self.device, read_only=options.is_read_only)
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        note = super().check(context)
+        if not self.is_frozen:
+            return note
+        image = [status.st_ino, status.st_size, status.st_mtime_ns]
+        if context.note.get("image", image) != image:
+            raise StepFailed(
+                f"{self.device} is another image than the session was begun with",
+                hint=f"put the old one back, or: sessions end {context.session.id}",
+            )
+        return {**note, "image": image}
 
     def _mount(self, target_fd: int, context: Context) -> None:
-        with detached(context.session, self.device, self.mount_options, is_image=self.is_image) as mount_fd:
+        with detached(context.session, self.device, self._words, is_file=self.is_file) as mount_fd:
+            if self.is_changed and os.fstatvfs(mount_fd).f_flag & os.ST_RDONLY:
+                raise StepFailed(
+                    f"the file system on {self.device} cannot be written to, so that its source: twin is of no use",
+                    hint="make a new one, as with mksquashfs(1), and put it in its place; or see its mount-options",
+                )
             if self.read_only:
                 syscall.mount_setattr(mount_fd, set_=syscall.MOUNT_ATTR_RDONLY)
             syscall.move_mount(mount_fd, target_fd, self.target)
 
     def describe(self) -> str:
         """One line."""
-        image = "in the image " if self.is_image else "on "
-        read_only = " read-only" if self.read_only or _parsed(self.mount_options).is_read_only else ""
+        image = "in the image " if self.is_file else "on "
+        read_only = " read-only" if self.read_only or self.is_frozen else ""
         options = f" ({self.mount_options})" if self.mount_options else ""
         return f"mount the file system {image}{self.device}{read_only} on {self._where()}{options}"
 
 
-def _parsed(mount_options: str) -> DeviceOptions:
-    try:
-        return mountwords.parse(mount_options)
-    except ValueError as error:
-        raise StepFailed(f"mount-options {mount_options!r}: {error}") from None
-
-
 @contextmanager
-def detached(session: Session, device: str, mount_options: str, *, is_image: bool) -> Iterator[int]:
+def detached(session: Session, device: str, mount_options: str, *, is_file: bool) -> Iterator[int]:
     """The file system on a device, or in an image, mounted nowhere: a descriptor, and gone with it if it stays so."""
-    options = _parsed(mount_options)
-    with _block_device(session, device, options, is_image=is_image) as path:
+    options = mountwords.parse(mount_options)
+    with _block_device(session, device, options, is_file=is_file) as path:
         fstype = options.fstype or blockdev.file_system_on(path)
         if fstype not in known_file_systems():
             fstype = _DRIVEN_BY.get(fstype, fstype)
@@ -97,9 +116,9 @@ def detached(session: Session, device: str, mount_options: str, *, is_image: boo
 
 
 @contextmanager
-def _block_device(session: Session, device: str, options: DeviceOptions, *, is_image: bool) -> Iterator[str]:
+def _block_device(session: Session, device: str, options: DeviceOptions, *, is_file: bool) -> Iterator[str]:
     """The path of the block device itself; the loop device of an image is held until somebody has mounted it."""
-    if not is_image:
+    if not is_file:
         yield device
         return
     region = loop.Region(options.offset_bytes, options.size_bytes)
@@ -129,14 +148,18 @@ def open_root(session: Session) -> int:
                 return files.open_in_root(location_fd, inside, flags)
     except FileNotFoundError:
         pass
+    absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), session.location)
     match session.chroot.source:
         case (Loopback() | BlockDevice()) as source:
             os.stat(session.mount_device)
-            is_image = isinstance(source, Loopback)
-            with detached(session, session.mount_device, source.mount_options, is_image=is_image) as mount_fd:
-                return files.open_in_root(mount_fd, inside, flags)
+            is_file = isinstance(source, Loopback)
+            try:
+                with detached(session, session.mount_device, source.mount_options, is_file=is_file) as mount_fd:
+                    return files.open_in_root(mount_fd, inside, flags)
+            except SessionsError:  # what cannot be mounted has not been, and holds nothing of ours
+                raise absent from None
         case _:  # a copy, of which nothing is kept
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), session.location)
+            raise absent
 
 
 class RootInside(Step):

@@ -109,7 +109,7 @@ class OwnedTree(Step):
         except FileNotFoundError:
             files.ensure_own_directory(parent, 0o755)
         unnamed = self._unnamed(context)
-        files.make_directory(unnamed, 0o755)
+        self._make(unnamed)
         try:
             os.setxattr(unnamed, STAMP_ATTRIBUTE, context.session.stamp.encode())
         except OSError as error:
@@ -126,6 +126,13 @@ class OwnedTree(Step):
         if context.session.owner is None:
             self._sync()
 
+    def _make(self, path: str) -> None:
+        files.make_directory(path, 0o755)
+
+    def _remove(self, path: str) -> None:
+        """Remove what is ours at a path; nothing there is success."""
+        removal.remove_tree(path)
+
     def _fill(self) -> None:
         """Put into it what belongs there."""
 
@@ -139,9 +146,9 @@ class OwnedTree(Step):
 
     def undo(self, context: Context) -> None:
         """Remove it if it is ours."""
-        removal.remove_tree(self._unnamed(context))
+        self._remove(self._unnamed(context))
         if self._is_ours(context):
-            removal.remove_tree(self.path)
+            self._remove(self.path)
             if self.shared_parent:
                 # The journal goes next, maybe from another disk: nobody would know any more whose this was.
                 files.sync_directory(os.path.dirname(self.path))

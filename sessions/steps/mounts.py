@@ -335,33 +335,14 @@ class FileSystem(MountStep):
 
     def _mount(self, target_fd: int, context: Context) -> None:
         if self._needs_program():
-            self._mount_by_program(target_fd, context)
+            mount_by_program(self.fstype, self.options, self.source, target_fd, context)
             return
         options = self._options()
         syscall.mount(self.source, f"/proc/self/fd/{target_fd}", self.fstype, options.flags, options.data)
 
-    def _mount_by_program(self, target_fd: int, context: Context) -> None:
-        """Let mount(8) mount it at a place of ours, and move it onto the target, which it could not resolve safely."""
-        staging = _staging(context)
-        # A recovery that was killed has left it.
-        _clear(staging)
-        os.mkdir(staging, 0o700)
-        try:
-            argv = ["mount", "-t", self.fstype, "-o", self.options or "defaults", "--", self.source, staging]
-            outcome = run.call(argv, package="mount")
-            if outcome.status != 0:
-                raise StepFailed(f"mount of {self.source}: {outcome.reason()}")
-            tree_fd = syscall.open_tree(staging, 0)
-            try:
-                syscall.move_mount(tree_fd, target_fd, self.target)
-            finally:
-                os.close(tree_fd)
-        finally:
-            os.rmdir(staging)
-
     def undo(self, context: Context) -> None:
         """Unmount it, also where it was left half way."""
-        _clear(_staging(context))
+        clear_staging(context)
         super().undo(context)
 
     def describe(self) -> str:
@@ -370,12 +351,33 @@ class FileSystem(MountStep):
         return f"mount {self.fstype} on {self._where()}{options}"
 
 
+def mount_by_program(fstype: str, options: str, source: str, target_fd: int, context: Context) -> None:
+    """Let mount(8) mount it at a place of ours, and move it onto the target, which it could not resolve safely."""
+    staging = _staging(context)
+    # A recovery that was killed has left it.
+    clear_staging(context)
+    os.mkdir(staging, 0o700)
+    try:
+        outcome = run.call(["mount", "-t", fstype, "-o", options or "defaults", "--", source, staging], package="mount")
+        if outcome.status != 0:
+            raise StepFailed(f"mount of {source}: {outcome.reason()}")
+        tree_fd = syscall.open_tree(staging, 0)
+        try:
+            syscall.move_mount(tree_fd, target_fd, files.path_of(target_fd))
+        finally:
+            os.close(tree_fd)
+    finally:
+        os.rmdir(staging)
+
+
 def _staging(context: Context) -> str:
     """Where mount(8) mounts for a session."""
     return os.path.join(context.session.places.mount_dir, f".{context.session.id}.staging")
 
 
-def _clear(staging: str) -> None:
+def clear_staging(context: Context) -> None:
+    """Take away what mount(8) has mounted there for somebody who was killed."""
+    staging = _staging(context)
     if files.is_there(staging):
         try_unmount(staging)
         os.rmdir(staging)

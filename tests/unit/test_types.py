@@ -21,6 +21,7 @@ from sessions.model import (
     File,
     Host,
     Identity,
+    Image,
     Loopback,
     LvmSnapshot,
     Places,
@@ -40,6 +41,10 @@ EVERY: dict[str, tuple[dict[str, str], Source]] = {
     "loopback": (
         {"file": "/x.img", "location": "/in", "mount-options": "-o noatime"},
         Loopback("/x.img", "-o noatime", "/in"),
+    ),
+    "image": (
+        {"file": "/x.img", "location": "/in", "mount-options": "-o noatime", "union-type": "overlay"},
+        Image("/x.img", "-o noatime", "/in"),
     ),
     "block-device": (
         {"device": "/dev/x", "location": "/in", "mount-options": "-o noatime"},
@@ -192,7 +197,7 @@ def test_keys_of_a_twin_that_is_none_are_ignored(places: Places, kind: str) -> N
     text = schroots(kind, more="source-users=u\nsource-clone=false\n").replace("source-cloneable=true", "x.y=1")
     configuration = load_schroot(places, text)
     chroot = configuration.chroots["a"]
-    is_cloned = kind in ("file", "lvm-snapshot", "btrfs-snapshot", "zfs-snapshot")
+    is_cloned = kind in ("file", "image", "lvm-snapshot", "btrfs-snapshot", "zfs-snapshot")
     assert (chroot.source_users, chroot.source_clone) == ((("u",), False) if is_cloned else ((), True))
     ignored = {problem.key for problem in configuration.problems if problem.key.startswith("source-")}
     assert ignored == (set() if is_cloned else {"source-clone", "source-users"})
@@ -207,6 +212,7 @@ def test_keys_of_a_twin_that_is_none_are_ignored(places: Places, kind: str) -> N
         (Chroot("a", File("/f", "/in")), File("/f", "/in", repack=True)),
         (Chroot("a", Loopback("/f", "-r", "/in")), None),
         (Chroot("a", Loopback("/f", "-r", "/in"), Union("overlay")), Loopback("/f", "-r", "/in")),
+        (Chroot("a", Image("/f", "-v", "/in"), Union("overlay")), Loopback("/f", "-v", "/in")),
         (Chroot("a", BlockDevice("/f", "-r", "/in")), None),
         (Chroot("a", BlockDevice("/f", "-r", "/in"), Union("overlay")), BlockDevice("/f", "-r", "/in")),
         (Chroot("a", LvmSnapshot("/dev/v/l", "-L1", "-r", "/in")), BlockDevice("/dev/v/l", "-r", "/in")),
@@ -233,6 +239,7 @@ def test_the_twin(chroot: Chroot, twin: Source | None) -> None:
         (Chroot("a", Directory("/d")), False),
         (Chroot("a", BlockDevice("/d")), False),
         (Chroot("a", BlockDevice("/d"), Union("overlay")), True),
+        (Chroot("a", Image("/d"), Union("overlay")), True),
         (Chroot("a", LvmSnapshot("/d")), True),
         (Chroot("a", BtrfsSnapshot("/d", "/e")), True),
         (Chroot("a", ZfsSnapshot("p/d")), True),
@@ -250,6 +257,7 @@ def test_which_trees_go_with_the_session(chroot: Chroot, purged: bool) -> None:
     [
         (Chroot("a", Directory("/d")), Storage()),
         (Chroot("a", Loopback("/x.img")), Storage("/x.img")),
+        (Chroot("a", Image("/x.img")), Storage("/x.img")),
         (Chroot("a", BlockDevice("/dev/x")), Storage("/dev/x")),
         (Chroot("a", LvmSnapshot("/dev/vg/x")), Storage("/dev/vg/s1", "/dev/vg/s1")),
         (Chroot("a", BtrfsSnapshot("/sub", "/snap")), Storage("", "/snap/s1")),
