@@ -37,9 +37,9 @@ def unescape(field: str) -> str:
     return text
 
 
-def read() -> list[Mount]:
-    """Every mount this process sees, in mount order."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+def read(pid: int | str = "self") -> list[Mount]:
+    """Every mount that a process sees, in mount order; we, if no other is named."""
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         return [_parse(line) for line in table]
 
 

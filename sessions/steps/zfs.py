@@ -5,7 +5,7 @@ from __future__ import annotations
 from sessions import mountwords
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import run, trace
+from sessions.linux import holders, run, trace
 from sessions.steps.base import Context, Note, Step
 from sessions.steps.mounts import MountStep, check_kernel_knows, clear_staging, mount_by_program
 
@@ -25,6 +25,19 @@ def _do(what: str, *words: str) -> None:
     outcome = _zfs(*words)
     if outcome.status != 0:
         raise StepFailed(f"cannot {what}: {outcome.reason()}")
+
+
+def _destroy(name: str, *options: str) -> None:
+    """Destroy a dataset or a snapshot; raises StepFailed, naming who keeps it busy."""
+    trace.point("destroy", name)
+    outcome = _zfs("destroy", *options, name)
+    if outcome.status != 0:
+        is_busy = outcome.reason().endswith("is busy")
+        held = f": {holders.of_source(name)}" if is_busy else ""
+        raise StepFailed(
+            f"cannot destroy {name}: {outcome.reason()}{held}", hint="let it go, then end the session again"
+        )
+    trace.point("destroyed", name)
 
 
 def _stamp(name: str) -> str | None:
@@ -69,9 +82,7 @@ class _OwnDataset(Step):
         """Destroy it if it is ours; nothing there is success."""
         found = _stamp(self.name)
         if found == context.session.stamp:
-            trace.point("destroy", self.name)
             self._destroy()
-            trace.point("destroyed", self.name)
         elif found is not None and context.note:
             context.say("W", f"{self.name} does not carry the stamp of this session: left alone")
 
@@ -108,7 +119,7 @@ class DatasetSnapshot(_OwnDataset):
     def _destroy(self) -> None:
         # With -r, there is one of that name in each dataset below.
         recursive = ["-r"] if "-r" in self.options.split() else []
-        _do(f"destroy the snapshot {self.name}", "destroy", *recursive, self.name)
+        _destroy(self.name, *recursive)
 
     def describe(self) -> str:
         """One line."""
@@ -128,7 +139,7 @@ class DatasetClone(_OwnDataset):
         _do(self.describe(), "clone", "-o", "mountpoint=legacy", "-o", stamp, self.snapshot, self.name)
 
     def _destroy(self) -> None:
-        _do(f"destroy the clone {self.name}", "destroy", "-r", self.name)
+        _destroy(self.name, "-r")
 
     def describe(self) -> str:
         """One line."""
