@@ -47,17 +47,18 @@ def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: b
 def _walk(journal: Journal, context: Context) -> Iterator[tuple[int, Step]]:
     """Every step with its number, in reverse for setup-stop; whoever wants to hear all hears of each script before."""
     order = -1 if context.stage is Stage.STOP else 1
+    plan = journal.plan
     spans, first = [], 0
     for script in journal.session.scripts:
         spans.append((script.name, range(first, first + script.steps)))
         first += script.steps
-    spans.append(("", range(first, len(journal.plan))))
+    spans.append(("", range(first, len(plan))))
     is_verbose = (context.seen or context.session).verbosity == "verbose"
     for name, indexes in spans[::order]:
         if name and is_verbose:
             context.say("I", f"Executing ‘{name} {context.stage} {context.status}’")
         for index in indexes[::order]:
-            yield index, journal.plan[index]
+            yield index, plan[index]
 
 
 def up(journal: Journal, settings: Settings) -> None:
@@ -140,7 +141,7 @@ def down(journal: Journal, settings: Settings, *, has_begun: bool = True) -> lis
     succeeded = has_begun and journal.was_up and not journal.is_damaged
     context = _context(journal, Stage.STOP, settings, succeeded=succeeded)
     _try_to_mark(lambda: _mark_as_going_down(journal))
-    stuck = []
+    stuck, undone = [], []
     with context.held:
         for index, step in _walk(journal, context):
             if _has_to_be_undone(journal, index, step):
@@ -148,7 +149,11 @@ def down(journal: Journal, settings: Settings, *, has_begun: bool = True) -> lis
                 if reason:
                     context.is_stuck = True
                     stuck.append(reason)
-    if not stuck:
+                elif not step.is_shared:
+                    undone.append(index)
+    if stuck:
+        _try_to_mark(lambda: journal.undone(*undone))
+    else:
         try:
             journal.remove()
         except OSError as error:
@@ -196,7 +201,9 @@ def _undo(journal: Journal, index: int, step: Step, context: Context) -> str:
         words = _words(error)
         _try_to_mark(lambda: journal.stuck(index, words))
         return f"{step.describe()}: {words}"
-    if not step.is_shared:
+    if not step.is_shared and (step.asks_whether_done or context.note):
+        # What a note names may be somebody else's if it is looked for again, and a program is not to run again. The
+        # rest bears our own names, and is undone once more if we do not come to the end.
         _try_to_mark(lambda: journal.undone(index))
     return ""
 

@@ -33,7 +33,6 @@ FORMAT = 1
 _MARKS_PER_STEP_BYTES = 512
 _LARGEST_BYTES = 16 * 1024 * 1024
 _LONGEST_KNOWN_BYTES = 64
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class StepState(StrEnum):
@@ -61,7 +60,8 @@ class Header(Mutable):
     """The first line: the session, and its plan as recorded; :attr:`plan` makes steps of it when they are wanted."""
 
     session: Session
-    recorded_plan: list[Any]
+    steps: int
+    recorded_plan: list[Any] = field(default_factory=list)
 
     @cached_property
     def plan(self) -> tuple[Step, ...]:
@@ -147,9 +147,11 @@ class Journal(Mutable):
         """Mark a step as done."""
         self._append_plain("done", index)
 
-    def undone(self, index: int) -> None:
-        """Mark a step as undone."""
-        self._append_plain("undone", index)
+    def undone(self, *indexes: int) -> None:
+        """Mark steps as undone, unless they are."""
+        for index in indexes:
+            if self.states[index] is not StepState.UNDONE:
+                self._append_plain("undone", index)
 
     def stuck(self, index: int, reason: str) -> None:
         """Mark a step as one that could not be undone."""
@@ -257,8 +259,7 @@ def create(directory: str, session: Session, plan: Sequence[Step]) -> Journal:
     The caller holds the session's lock. Raises SessionExists if the name is taken, OSError if it cannot be written.
     """
     path = os.path.join(directory, file_name(session.id, session.chroot, session.owner))
-    recorded_plan = [records.encode(step) for step in plan]
-    line = _line({"format": FORMAT, "session": records.encode(session), "plan": recorded_plan})
+    line = _line({"format": FORMAT, "session": session, "plan": plan})
     trace.point("create journal")
     try:
         fd = publish(
@@ -271,7 +272,7 @@ def create(directory: str, session: Session, plan: Sequence[Step]) -> Journal:
     except FileExistsError:
         raise SessionExists(session.id) from None
     trace.point("created journal")
-    header = Header(session, recorded_plan)
+    header = Header(session, len(plan))
     header.plan = tuple(plan)
     _keep(line.removesuffix(b"\n"), header)
     return _new(path, fd, header)
@@ -285,14 +286,14 @@ def _keep(line: bytes, header: Header) -> None:
 
 def _new(path: str, fd: int, header: Header) -> Journal:
     session = header.session
-    states = [StepState.NEW] * len(header.recorded_plan)
+    states = [StepState.NEW] * header.steps
     journal = Journal(path, fd, header, states, boot_id=session.boot_id, mount_namespace=session.mount_namespace)
     journal.pid_namespace = session.pid_namespace
     return journal
 
 
 def _line(value: Any) -> bytes:
-    text = _ENCODER.encode(value).encode()
+    text = records.to_json(value).encode()
     return b"%08x %s\n" % (binascii.crc32(text), text)
 
 
@@ -375,7 +376,7 @@ def _header(line: bytes) -> Header:
         raise ValueError("it has no session and plan")
     if value.get("format") != FORMAT:
         raise ValueError(f"its format is {value.get('format')!r}, and this version reads {FORMAT}")
-    header = Header(records.decode(Session, value.get("session")), value["plan"])
+    header = Header(records.decode(Session, value.get("session")), len(value["plan"]), value["plan"])
     _keep(line, header)
     return header
 
