@@ -114,7 +114,7 @@ class OpenSession(Frozen):
             argv=tuple(argv),
             caller=caller,
             user=users.find(user) if user else caller,
-            environment=dict(env) if env is not None else dict(os.environ),
+            environment=dict(env) if env is not None else os.environ,
             working_directory="/",
             directory=cwd,
             preserve_environment=env is not None,

@@ -56,12 +56,16 @@ class _Data:
         cls._fresh = {name: value.make for name, value in cls._defaults.items() if isinstance(value, _Fresh)}
 
     def __init__(self, *args: Any, **words: Any) -> None:
-        given = dict(zip(self.__match_args__, args, strict=False))
-        values = {**self._defaults, **given, **words}
-        if values.keys() != self._names or len(args) != len(given) or not given.keys().isdisjoint(words):
+        values = words
+        if args:
+            values = {**dict(zip(self.__match_args__, args, strict=False)), **words}
+        is_each_given_once = len(values) == len(args) + len(words)
+        if values.keys() != self._names:
+            values = {**self._defaults, **values}
+        if not is_each_given_once or values.keys() != self._names:
             raise self._misfit(values, args, words)
         for name, make in self._fresh.items():
-            if name not in given and name not in words:
+            if values[name] is self._defaults[name]:
                 values[name] = make()
         self.__dict__.update(values)
 

@@ -105,9 +105,9 @@ def prepare(session: Session, request: Request) -> Prepared:
         words, user = request.argv, request.user
         command, program = " ".join(words), words[0]
         running, record = f"command: “{command}”", f'command: "{command}"'
-    given = dict(request.environment)
+    given = request.environment
     if request.is_login_shell and preserve:
-        given["SHELL"] = user.shell
+        given = {**given, "SHELL": user.shell}
     environment = environ.for_commands(session, request.caller, user, given, preserve=preserve, command=command)
     prefix = session.chroot.command_prefix
     if prefix:

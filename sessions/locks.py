@@ -31,7 +31,7 @@ def session_lock(
             yield
         finally:
             # Not even without it does a signal leave the file behind from here on.
-            with signals.held_back():
+            with nullcontext() if signals_wait else signals.held_back():
                 trace.point("unlock session")
                 _unlink(path, fd)
                 os.close(fd)
@@ -43,7 +43,7 @@ def _unlink(path: str, fd: int) -> None:
     One that cannot be removed is nobody's any more, and does no harm.
     """
     try:
-        if os.path.samestat(os.lstat(path), os.fstat(fd)):
+        if os.fstat(fd).st_nlink > 0:
             os.unlink(path)
     except OSError:
         pass
@@ -85,9 +85,13 @@ def _lock(fd: int, path: str, deadline_s: float | None) -> None:
 
 
 def _open(lock_dir: str, path: str) -> int:
-    files.ensure_own_directory(lock_dir, 0o700)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            files.ensure_own_directory(lock_dir, 0o700)
+            return os.open(path, flags, 0o600)
     except OSError as error:
         raise CannotLock(
             f"cannot make the lock {path}: {error.strerror}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import os
+from functools import lru_cache
 
 from sessions.linux import proc
 from sessions.model import Owner
@@ -15,8 +16,16 @@ from sessions.model import Owner
 
 def this_process() -> Owner:
     """The process that we are."""
+    return Owner(*_pid_and_start(), proc.boot_id(), *proc.pid_and_time_namespaces())
+
+
+@lru_cache(maxsize=1)
+def _pid_and_start() -> tuple[int, int]:
     pid = os.getpid()
-    return Owner(pid, proc.start_ticks(pid) or 0, proc.boot_id(), *proc.pid_and_time_namespaces())
+    return pid, proc.start_ticks(pid) or 0
+
+
+os.register_at_fork(after_in_child=_pid_and_start.cache_clear)
 
 
 def is_gone(owner: Owner) -> bool:

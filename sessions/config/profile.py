@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from sessions import keys
 from sessions.config import custom
 from sessions.config.raw import stray_at
 from sessions.config.read import Untrusted, read_trusted_again
+from sessions.data import TYPE_CHECKING
 from sessions.errors import ConfigError
 from sessions.model import Chroot, CopyLine, FstabLine, Places
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _BLANKS = " \t\r"
 _SPECIAL_IN_COPIES = frozenset(" \t\\")
@@ -40,18 +45,17 @@ _NOTHING_TOLD: Told = {}
 
 def fstab(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[FstabLine, ...]:
     """What is mounted inside the root, in the order of the file; fields as in fstab(5), the last two unused."""
-    return tuple(_fstab_line(line, where) for where, line in _lines(chroot, "setup.fstab", places, told))
+    return _parsed(_fstab_line, chroot, "setup.fstab", places, told)
 
 
 def copyfiles(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[CopyLine, ...]:
     """The files copied from the host into the root: lines ``SOURCE [TARGET]``; relative paths are for who copies."""
-    return tuple(_copy_line(line, where) for where, line in _lines(chroot, "setup.copyfiles", places, told))
+    return _parsed(_copy_line, chroot, "setup.copyfiles", places, told)
 
 
 def nssdatabases(chroot: Chroot, places: Places, told: Told = _NOTHING_TOLD) -> tuple[str, ...]:
     """The databases copied from the host into the root's /etc: a name a line, each once."""
-    names = dict.fromkeys(_database(line, where) for where, line in _lines(chroot, "setup.nssdatabases", places, told))
-    return tuple(names)
+    return tuple(dict.fromkeys(_parsed(_database, chroot, "setup.nssdatabases", places, told)))
 
 
 def services(chroot: Chroot, told: Told = _NOTHING_TOLD) -> tuple[str, ...]:
@@ -66,12 +70,20 @@ def services(chroot: Chroot, told: Told = _NOTHING_TOLD) -> tuple[str, ...]:
     return names
 
 
-def _lines(chroot: Chroot, key: str, places: Places, told: Told) -> Iterator[tuple[str, str]]:
-    """Each line that says something, with ``FILE, line N``; blanks around it, comments and empty lines are dropped."""
+def _parsed(parse: Callable[[str, str], Any], chroot: Chroot, key: str, places: Places, told: Told) -> tuple[Any, ...]:
+    """What `parse` makes of each line of the file that `key` names, given where the line is, too."""
     paths = tuple(filter(None, [told[key]])) if key in told else candidates(_file_named(chroot, key), key, places)
-    if not paths:
-        return
-    path, text = _read(paths, key)
+    return _all_parsed(parse, *_read(paths, key)) if paths else ()
+
+
+@lru_cache(maxsize=64)
+def _all_parsed(parse: Callable[[str, str], Any], path: str, text: str) -> tuple[Any, ...]:
+    """Every session of a profile has the same lines."""
+    return tuple(parse(line, where) for where, line in _lines(path, text))
+
+
+def _lines(path: str, text: str) -> Iterator[tuple[str, str]]:
+    """Each line that says something, with ``FILE, line N``; blanks around it, comments and empty lines are dropped."""
     for number, line in enumerate(text.split("\n"), 1):
         content = line.strip(_BLANKS)
         if content and not content.startswith("#"):

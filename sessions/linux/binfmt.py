@@ -40,6 +40,11 @@ class Registration(Frozen):
         return all((found ^ wanted) & bits == 0 for found, wanted, bits in zip(part, self.magic, mask, strict=True))
 
 
+def is_there() -> bool:
+    """Whether the kernel's list of registrations can be seen at all."""
+    return os.access(f"{DIRECTORY}/status", os.R_OK)
+
+
 def is_foreign(head: bytes) -> bool:
     """Whether what begins so is a program (ELF) of another machine than the one that runs us."""
     own = _own_head()

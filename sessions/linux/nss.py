@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sessions.errors import SessionsError
 from sessions.linux import files, run
@@ -87,11 +88,15 @@ def _entries(path: str) -> list[str]:
 def _sources() -> dict[str, list[str]]:
     """The sources that nsswitch.conf(5) names for each database; one that it does not name has its file alone."""
     try:
-        lines = files.read_whole(NSSWITCH).decode(errors="replace").splitlines()
+        return _sources_in(files.read_whole(NSSWITCH))
     except FileNotFoundError:
         return {}
+
+
+@lru_cache(maxsize=1)
+def _sources_in(text: bytes) -> dict[str, list[str]]:
     found = {}
-    for line in lines:
+    for line in text.decode(errors="replace").splitlines():
         name, _colon, rest = line.partition("#")[0].partition(":")
         found[name.strip()] = [word for word in rest.split() if not word.startswith("[") and not word.endswith("]")]
     return found

@@ -11,6 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from sessions.data import Frozen
 
@@ -28,6 +29,13 @@ DEADLINE_S = 10.0
 
 def boot_id() -> str:
     """The id of this boot of the machine."""
+    status = os.stat(BOOT_ID)
+    return _boot_id(status.st_dev, status.st_ino, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _boot_id(_device: int, _inode: int, _mtime_ns: int) -> str:
+    """As read from a file that looks so: it stays the same, but something else may be mounted there."""
     return _read(BOOT_ID).decode().strip()
 
 
@@ -75,12 +83,16 @@ def mount_namespace(pid: int | str = "self") -> int | None:
         os.close(fd)
 
 
+@lru_cache(maxsize=1)
 def pid_and_time_namespaces() -> tuple[int, int]:
     """The inodes of our pid and time namespaces: in others, a pid or a start time means something else.
 
-    0 for one that this kernel does not have.
+    0 for one that this kernel does not have. A process stays in those that it was started in.
     """
     return _namespace_inode("pid"), _namespace_inode("time")
+
+
+os.register_at_fork(after_in_child=pid_and_time_namespaces.cache_clear)
 
 
 def _namespace_inode(kind: str, pid: int | str = "self") -> int:
@@ -92,7 +104,7 @@ def _namespace_inode(kind: str, pid: int | str = "self") -> int:
 
 def pid_namespace() -> int:
     """The inode of our pid namespace; 0 if this kernel has none."""
-    return _namespace_inode("pid")
+    return pid_and_time_namespaces()[0]
 
 
 def sees_all_of(namespace: int) -> bool:

@@ -27,6 +27,8 @@ def heeded() -> list[int]:
 def pending(signals: Sequence[int] = STOPPING) -> int | None:
     """The first of `signals` that has arrived while they were held back; not one that we are told to ignore."""
     arrived = signal.sigpending()
+    if not arrived:
+        return None
     return next((int(signum) for signum in signals if signum in arrived and not _is_ignored(signum)), None)
 
 

@@ -103,7 +103,7 @@ class OwnedTree(Step):
 
     def do(self, context: Context) -> None:
         """Make it under a name that nobody else uses, stamp it, give it its name, and fill it."""
-        parent, name = os.path.split(self.path)
+        parent = os.path.dirname(self.path)
         try:
             os.stat(parent)
         except FileNotFoundError:
@@ -119,8 +119,7 @@ class OwnedTree(Step):
                     hint="name a directory on ext4, xfs, btrfs or tmpfs as union-overlay-directory or --state-dir",
                 ) from None
             raise
-        with files.directory(parent) as parent_fd:
-            os.rename(os.path.basename(unnamed), name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+        os.rename(unnamed, self.path)
         trace.point("named", self.path)
         self._fill()
         if context.session.owner is None:

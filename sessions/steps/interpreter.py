@@ -42,6 +42,8 @@ class BindInterpreter(AnyMount):
 
     def _needed(self) -> str:
         """The interpreter that has to be seen inside; empty if none has to."""
+        if not binfmt.is_there():
+            return ""
         head = self._head()
         if not binfmt.is_foreign(head):
             return ""

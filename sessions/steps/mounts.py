@@ -14,7 +14,14 @@ from sessions.environ import is_purged
 from sessions.errors import StepFailed
 from sessions.linux import files, mountinfo, run, syscall, trace
 from sessions.steps.base import Context, Note, Stage, Step, opened_original
-from sessions.steps.unmounting import is_mounted, try_unmount, unmount
+from sessions.steps.unmounting import (
+    is_mounted,
+    open_without_links,
+    try_unmount,
+    unmount,
+    unmount_at_top,
+    unmount_plainly,
+)
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -78,11 +85,6 @@ class PrivateDirectory(Step):
     def describe(self) -> str:
         """One line."""
         return f"keep mounts below {self.path} private to this mount namespace"
-
-
-def _open_without_links(root_fd: int, path: str) -> int:
-    resolve = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_SYMLINKS
-    return syscall.openat2(root_fd, path or "/", os.O_PATH | os.O_DIRECTORY, resolve)
 
 
 class AnyMount(Step):
@@ -198,10 +200,13 @@ class AnyMount(Step):
         if not self.root:
             # What root mounted over it from inside, as `mount --bind / /` does, comes off first.
             while self.is_present(context):
-                unmount(os.path.realpath(self._place(context)), context)
+                if not try_unmount(self._place(context)):
+                    unmount(os.path.realpath(self._place(context)), context)
             return
         # In a tree that goes with the session, so do they; and what else is mounted there is unmounted with the root.
         stays = not is_purged(context.session)
+        if not stays and self.root == context.session.location and unmount_at_top(self.root, self._place(context)):
+            return
         try:
             with files.directory(self.root) as root_fd:
                 while self._unmount_inside(root_fd, context) and stays:
@@ -222,29 +227,12 @@ class AnyMount(Step):
         except FileNotFoundError:
             pass
 
-    def _unmount_plainly(self, root_fd: int, place: str) -> bool:
-        """Unmount what is not busy and has no link on the way to it; False means to look closer."""
-        above, _slash, name = place.rpartition("/")
-        if name in ("", ".", ".."):
-            return False
-        try:
-            parent_fd = _open_without_links(root_fd, above)
-        except OSError:
-            return False
-        try:
-            syscall.umount(f"/proc/self/fd/{parent_fd}/{name}")
-        except OSError:
-            return False
-        finally:
-            os.close(parent_fd)
-        return True
-
     def _unmount_inside(self, root_fd: int, context: Context) -> bool:
         """Unmount by the parent's descriptor and the last name, so that no link can lead elsewhere.
 
         Returns whether there was anything to unmount.
         """
-        if self._unmount_plainly(root_fd, self._place(context)):
+        if unmount_plainly(root_fd, self._place(context)):
             return True
         try:
             fd = files.open_in_root(root_fd, self._place(context), os.O_PATH)
@@ -257,7 +245,7 @@ class AnyMount(Step):
             return False
         above, _slash, name = real[len(root) :].rpartition("/")
         try:
-            parent_fd = _open_without_links(root_fd, above)
+            parent_fd = open_without_links(root_fd, above)
         except OSError as error:
             if not files.is_absence(error):
                 raise

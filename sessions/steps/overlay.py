@@ -49,12 +49,14 @@ class Overlay(MountStep):
 
     def _mount(self, target_fd: int, context: Context) -> None:
         upper, work = f"{self.layer}/upper", f"{self.layer}/work"
-        os.makedirs(self.layer, 0o700, exist_ok=True)
         if not os.path.isdir(upper):
+            os.makedirs(self.layer, 0o700, exist_ok=True)
             _make_like(self.lowers[-1], upper)
-        os.makedirs(work, 0o700, exist_ok=True)
-        if self.volatile:
-            _forgive_volatile(work)
+        try:
+            os.mkdir(work, 0o700)
+        except FileExistsError:
+            if self.volatile:
+                _forgive_volatile(work)
         pairs = [
             ("lowerdir", ":".join(map(_escape, self.lowers))),
             ("upperdir", _escape(upper)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from sessions import owners
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
@@ -43,9 +41,9 @@ class EndProcesses(Step):
                 if not syscall.is_mount_root(fd):
                     return
                 is_overlay = syscall.filesystem_type(fd) == syscall.OVERLAYFS_MAGIC
+                place = proc.tree(files.path_of(fd), owns_device=is_overlay)
         except FileNotFoundError:
             return
-        place = proc.tree(os.path.realpath(self.root), owns_device=is_overlay)
         since_pid = context.note.get("since_pid", 0) if context.note.get("realm") == owners.realm() else 0
         # What scripts have mounted they unmount themselves, and find nobody then.
         if isinstance(context.session.chroot.source, Custom):

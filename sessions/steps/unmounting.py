@@ -13,6 +13,7 @@ from sessions.steps.base import Context
 
 _PATIENCE_S = (0.001, 0.01, 0.1, 0.4)
 _MOST_LOOKS = 50
+_NO_NAMES = ("", ".", "..")
 
 
 def is_mounted(fd: int) -> bool:
@@ -21,6 +22,46 @@ def is_mounted(fd: int) -> bool:
         return syscall.is_mount_root(fd)
     finally:
         os.close(fd)
+
+
+def open_without_links(root_fd: int, path: str) -> int:
+    """The directory (O_PATH) at a path inside a root that no link leads to."""
+    resolve = syscall.RESOLVE_IN_ROOT | syscall.RESOLVE_NO_SYMLINKS
+    return syscall.openat2(root_fd, path or "/", os.O_PATH | os.O_DIRECTORY, resolve)
+
+
+def unmount_at_top(root: str, place: str) -> bool:
+    """Unmount what is not busy and lies in the root directory itself, to which no link inside can lead.
+
+    False means to look closer; so it does of the next.
+    """
+    above, _slash, name = place.rpartition("/")
+    if above or name in _NO_NAMES:
+        return False
+    return _try_to_unmount(f"{root}/{name}")
+
+
+def unmount_plainly(root_fd: int, place: str) -> bool:
+    """Unmount what is not busy and has no link on the way to it."""
+    above, _slash, name = place.rpartition("/")
+    if name in _NO_NAMES:
+        return False
+    try:
+        parent_fd = open_without_links(root_fd, above)
+    except OSError:
+        return False
+    try:
+        return _try_to_unmount(f"/proc/self/fd/{parent_fd}/{name}")
+    finally:
+        os.close(parent_fd)
+
+
+def _try_to_unmount(path: str) -> bool:
+    try:
+        syscall.umount(path)
+    except OSError:
+        return False
+    return True
 
 
 def unmount(path: str, context: Context, *, by: str = "", inside: str = "") -> None:

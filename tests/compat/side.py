@@ -31,7 +31,7 @@ sh sleep sort stat tail touch tr true umask umount uname usleep wc
 """
 # conf TEXT [NAME]: a file in chroot.d, gone after the line. reboot: nothing is mounted any more, and the boot another.
 TOOLS = {
-    "conf": "#!/bin/sh\nprintf \"$1\" >/etc/schroot/chroot.d/${2-c}\n",
+    "conf": '#!/bin/sh\nprintf "$1" >/etc/schroot/chroot.d/${2-c}\n',
     "reboot": """#!/bin/sh
 cut -d' ' -f2 /proc/mounts | grep -e /schroot/ -e /chroot-sessions | sort -r | xargs -r umount -l
 rm -rf --one-file-system /run/schroot /run/chroot-sessions

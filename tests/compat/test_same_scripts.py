@@ -127,7 +127,9 @@ PLACES = Batch(
     r"""
 schroot -c quiet -- true                    #~ session-directory: messages
 """,
-    {"/etc/schroot/setup.d/01dump": "#!/bin/sh\nenv | grep -e ^MOUNT_DIR= -e DATA_DIR= -e ^LIBEXEC_DIR= -e ^SESSIONS_ | sort\n"},
+    {
+        "/etc/schroot/setup.d/01dump": "#!/bin/sh\nenv | grep -e ^MOUNT_DIR= -e DATA_DIR= -e ^LIBEXEC_DIR= -e ^SESSIONS_ | sort\n"
+    },
 )
 
 

@@ -12,9 +12,9 @@ PROGRAMS = {"gz": "gzip", "bz": "bzip2", "xz": "xz", "lzo": "lzop", "zo": "lzop"
 UNUSABLE = ("zip", "tar.lzop")
 ADDED = ("tar.zst", "tzst", "tbz2")
 
-CONFIGURATION = "".join(
-    f"[{ending}]\ntype=file\nfile=/srv/made.{ending}\nprofile=minimal\n\n" for ending in ENDINGS
-) + """\
+CONFIGURATION = (
+    "".join(f"[{ending}]\ntype=file\nfile=/srv/made.{ending}\nprofile=minimal\n\n" for ending in ENDINGS)
+    + """\
 [shut]
 type=file
 file=/srv/shut.tar
@@ -45,6 +45,7 @@ directory=/srv/root
 union-type=aufs
 profile=minimal
 """
+)
 
 
 def _packed(ending: str) -> str:

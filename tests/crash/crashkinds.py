@@ -144,7 +144,10 @@ KINDS = {
         Kind("services", "services"),
         Kind("services-automatic", "services", automatic=True, lasts=False),
         Kind(
-            "interpreter", "foreign", changes_original=True, original="foreign",
+            "interpreter",
+            "foreign",
+            changes_original=True,
+            original="foreign",
             copies=frozenset(("etc/debian_chroot",)),
         ),
         Kind("custom", "custom", scripts={"05root": ROOT}),

@@ -136,9 +136,7 @@ def test_sessions(tmp_path: Path) -> None:
 
     def work() -> list[list[str]]:
         make_chroot(Path("/srv/tiny"))
-        text = "".join(
-            f"[{name}]\ntype=directory\ndirectory=/srv/tiny\n{lines_of(ROWS[name])}" for name in begun
-        )
+        text = "".join(f"[{name}]\ntype=directory\ndirectory=/srv/tiny\n{lines_of(ROWS[name])}" for name in begun)
         Path("/etc/schroot/schroot.conf").write_text(text)
         known = configuration()
         found = []

@@ -345,9 +345,7 @@ def test_profiles(world: World, file: str, text: str, kind: type[SessionsError],
 
 def test_profiles_that_are_not_there_or_not_trusted(world: World) -> None:
     world.define("tiny", profile="nosuch")
-    with refused(
-        world, ConfigError, "setup_fstab file '.*/schroot/nosuch/fstab' does not exist; create it"
-    ):
+    with refused(world, ConfigError, "setup_fstab file '.*/schroot/nosuch/fstab' does not exist; create it"):
         world.begin("tiny")
     world.profile(name="nosuch")
     (world.base / "schroot/nosuch/fstab").chmod(0o666)

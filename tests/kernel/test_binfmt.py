@@ -103,9 +103,7 @@ def test_it_is_bound_again_by_a_recovery(world: World, emulator: Path, foreign: 
         assert output(session, "/bin/prog") == "/bin/prog\n"
 
 
-def test_the_kernel_may_have_it_open_already(
-    world: World, emulator: Path, foreign: Path, register: Register
-) -> None:
+def test_the_kernel_may_have_it_open_already(world: World, emulator: Path, foreign: Path, register: Register) -> None:
     register(emulator, "F")
     world.define("tiny")
     with world.begin("tiny") as session:

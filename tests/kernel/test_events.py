@@ -553,9 +553,7 @@ def test_it_ends_when_its_reader_has_gone(world: World, follower: Callable[..., 
     assert following_it.stderr.read() == ""
 
 
-def test_a_signal_that_is_ignored_does_not_end_it(
-    world: World, follower: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_a_signal_that_is_ignored_does_not_end_it(world: World, follower: Callable[..., subprocess.Popen[str]]) -> None:
     events.tell(world.places, Event.REMOVAL, name="one")
     following_it = follower(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     assert following_it.stdout is not None

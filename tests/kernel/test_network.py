@@ -206,8 +206,7 @@ def test_refused_by_the_kernel(session: OpenSession, user: str, name: str, error
     reason = {"EINVAL": "Invalid argument", "EPERM": "Operation not permitted"}[error]
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"E: cannot give the command a network of its own: {reason}\n"
-        "I: this needs CAP_SYS_ADMIN and / to be a mount\n"
+        f"E: cannot give the command a network of its own: {reason}\nI: this needs CAP_SYS_ADMIN and / to be a mount\n"
     )
 
 

@@ -84,9 +84,7 @@ def test_a_removed_script_is_spoken_of_until_it_is_masked(world: World, theirs: 
     assert warnings(world) == []
 
 
-def test_a_release_that_the_table_does_not_know_is_known_to_dpkg(
-    world: World, theirs: Path, tmp_path: Path
-) -> None:
+def test_a_release_that_the_table_does_not_know_is_known_to_dpkg(world: World, theirs: Path, tmp_path: Path) -> None:
     """Also of a package that was removed: its scripts, and what dpkg knows of them, stay."""
     newer = (theirs / "10mount").read_bytes() + b"# of tomorrow\n"
     (theirs / "10mount").write_bytes(newer)

@@ -54,9 +54,7 @@ def test_it_is_given_what_scripts_are_given_and_read_once(world: World, config: 
 
 def test_one_of_a_chroot_without_a_profile(world: World, config: Path) -> None:
     """The deprecated script-config, and its files beside it."""
-    world.write(
-        "schroot/schroot.conf", f"[old]\ntype=directory\ndirectory={world.root}\nscript-config=old/config\n"
-    )
+    world.write("schroot/schroot.conf", f"[old]\ntype=directory\ndirectory={world.root}\nscript-config=old/config\n")
     for name in ("fstab", "nssdatabases"):
         world.write(f"schroot/old/{name}", "")
     world.write("schroot/old/copyfiles", "/etc/hostname /etc/beside\n")

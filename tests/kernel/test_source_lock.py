@@ -151,9 +151,7 @@ def kill(asked: Fork) -> None:
     assert asked.wait() == -signal.SIGKILL
 
 
-def test_a_dead_waiter_is_not_waited_for(
-    world: World, asker: Callable[..., Fork], holder: Callable[..., Fork]
-) -> None:
+def test_a_dead_waiter_is_not_waited_for(world: World, asker: Callable[..., Fork], holder: Callable[..., Fork]) -> None:
     held = holder("tiny")
     dead = asker("source:tiny")
     assert dead.ask().startswith("waiting")

@@ -40,9 +40,7 @@ def memberships(is_in: bool) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     without = list(product(NOT_IN_USERS, NOT_IN_GROUPS))
     if not is_in:
         return without
-    return list(
-        chain(product(IN_USERS, NOT_IN_GROUPS), product(NOT_IN_USERS, IN_GROUPS), product(IN_USERS, IN_GROUPS))
-    )
+    return list(chain(product(IN_USERS, NOT_IN_GROUPS), product(NOT_IN_USERS, IN_GROUPS), product(IN_USERS, IN_GROUPS)))
 
 
 # Whether the caller is in users or groups, in root-users or root-groups; the target; and what comes of it.

@@ -53,9 +53,7 @@ def places(tmp_path: Path) -> Places:
             [],
             id="9: file with a location",
         ),
-        pytest.param(
-            "[a]\nlocation=/srv\n", [("warning", 2, "a", "", "Obsolete key ‘location’ used")], ["a"], id="10"
-        ),
+        pytest.param("[a]\nlocation=/srv\n", [("warning", 2, "a", "", "Obsolete key ‘location’ used")], ["a"], id="10"),
         pytest.param(
             "[a]\nlocation=\n",
             [

@@ -90,15 +90,17 @@ def test_every_short_option_of_schroot_is_its_long_one() -> None:
 
 def test_every_action_is_in_help_and_page() -> None:
     for name in options.OPTIONS:
-        assert f"--{name} " in options.HELP_TEXT or name in ("command", "debug", *options.EXACT) or (
-            f"--{name}\n" in options.HELP_TEXT
+        assert (
+            f"--{name} " in options.HELP_TEXT
+            or name in ("command", "debug", *options.EXACT)
+            or (f"--{name}\n" in options.HELP_TEXT)
         ), name
 
 
 def test_every_key_has_an_entry() -> None:
     page = section("schroot.conf.5", "KEYS")
     for key in keys.KEYS:
-        entry = f"\n.BR {key.name} \" = " in page
+        entry = f'\n.BR {key.name} " = ' in page
         assert entry != key.internal, key.name
         assert key.name in words(page)
 
