@@ -141,7 +141,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "lvm-snapshot-options", keytypes.TEXT, "",
-        "Options of lvcreate(8) for the snapshot, its size among them: --size 2G.",
+        "Options of lvcreate(8) for the snapshot: its size, as in --size 2G, or empty for a snapshot of a thin volume.",
         Part.SOURCE, (LvmSnapshot,), required=True, variable="CHROOT_LVM_SNAPSHOT_OPTIONS",
         configured_only=True,
     ),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sessions.steps.btrfs import SubvolumeSnapshot
     from sessions.steps.devices import MountedDevice, RootInside
     from sessions.steps.storage import UnpackedArchive
+    from sessions.steps.volumes import LogicalSnapshot
     from sessions.steps.zfs import DatasetClone, DatasetSnapshot, MountedDataset
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Host",
     "HostMount",
     "Image",
+    "LogicalSnapshot",
     "Loopback",
     "LvmSnapshot",
     "MakeLink",

@@ -67,6 +67,10 @@ class InGuest(pytest.Item):
         if result["failures"]:
             raise Failed("\n".join(result["failures"]))
 
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where it is, and its name, for headings."""
+        return self.path, None, self.name
+
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The words of the pytest inside are enough."""
         return str(excinfo.value) if isinstance(excinfo.value, Failed) else super().repr_failure(excinfo, style)

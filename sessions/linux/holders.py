@@ -64,13 +64,28 @@ def _mounts(is_meant: Callable[[mountinfo.Mount], bool]) -> Iterator[str]:
             yield f"it is mounted on {target}" + ("" if pid == os.getpid() else f" for {proc.describe([pid])}")
 
 
+def openers(path: str) -> list[int]:
+    """The processes, but for ours, that have the block device at a path open."""
+    try:
+        device = os.stat(path).st_rdev
+    except OSError:
+        return []
+    return _openers(device)
+
+
+def _openers(device: int) -> list[int]:
+    return [
+        pid
+        for pid in _pids()
+        if pid != os.getpid()
+        and any(_is_open(f"/proc/{pid}/fd/{name}", device) for name in _names_in(f"/proc/{pid}/fd"))
+    ]
+
+
 def _descriptors(device: int) -> Iterator[str]:
     """Who has the device itself open."""
-    for pid in _pids():
-        if pid != os.getpid() and any(
-            _is_open(f"/proc/{pid}/fd/{name}", device) for name in _names_in(f"/proc/{pid}/fd")
-        ):
-            yield f"open in {proc.describe([pid])}"
+    for pid in _openers(device):
+        yield f"open in {proc.describe([pid])}"
 
 
 def _is_open(path: str, device: int) -> bool:

@@ -172,6 +172,34 @@ def start_script(
     """
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
+
+    def prepare() -> None:
+        syscall.set_parent_death_signal(signal.SIGKILL)
+        if root_fd >= 0:
+            os.fchdir(root_fd)
+            os.chroot(".")
+
+    try:
+        pid, pidfd = start_recorded(path, arguments, environment, record, (out_write, err_write), prepare)
+    except BaseException:
+        os.close(out_read)
+        os.close(err_read)
+        raise
+    return Script(pid, pidfd, out_read, err_read)
+
+
+def start_recorded(
+    path: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    record: Callable[[int], None],
+    outputs: tuple[int, int],
+    prepare: Callable[[], None],
+) -> tuple[int, int]:
+    """Start an executable that writes to `outputs`, which are closed here; its pid, recorded before, and a pidfd.
+
+    It leads a session (setsid(2)) of its own; `prepare` is called in it while it still has our descriptors.
+    """
     gate_read, gate_write = os.pipe()
     failed_read, failed_write = os.pipe()
     argv = [os.path.basename(path), *arguments]
@@ -179,14 +207,11 @@ def start_script(
 
     def child() -> NoReturn:
         try:
-            syscall.set_parent_death_signal(signal.SIGKILL)
             os.setsid()
-            for fd, number in ((null_fd, 0), (out_write, 1), (err_write, 2)):
+            for number, fd in enumerate((null_fd, *outputs)):
                 os.dup2(fd, number)
             syscall.close_on_exec_from(3)
-            if root_fd >= 0:
-                os.fchdir(root_fd)
-                os.chroot(".")
+            prepare()
             os.chdir("/")
             os.umask(0o022)
             os.close(gate_write)
@@ -199,7 +224,7 @@ def start_script(
 
     trace.point("run", path)
     pid = fork(child)
-    for fd in (out_write, err_write, gate_read, failed_write, null_fd):
+    for fd in (*set(outputs), gate_read, failed_write, null_fd):
         os.close(fd)
     try:
         record(pid)
@@ -210,7 +235,7 @@ def start_script(
             pass  # killed at the gate: its status says so
     except BaseException:
         # The child ends when the gate is closed without a word.
-        for fd in (gate_write, out_read, err_read, failed_read):
+        for fd in (gate_write, failed_read):
             os.close(fd)
         os.waitpid(pid, 0)
         raise
@@ -220,11 +245,10 @@ def start_script(
     os.close(failed_read)
     if failed:
         os.waitpid(pid, 0)
-        for fd in (out_read, err_read, pidfd):
-            os.close(fd)
+        os.close(pidfd)
         raise OSError(int(failed), os.strerror(int(failed)), path)
     trace.point("running", path)
-    return Script(pid, pidfd, out_read, err_read)
+    return pid, pidfd
 
 
 def reset_signals() -> None:

@@ -49,6 +49,7 @@ RARE = {
     "btrfs-snapshot": ("btrfs", "SubvolumeSnapshot"),
     "device": ("devices", "MountedDevice"),
     "root-inside": ("devices", "RootInside"),
+    "lvm-snapshot": ("volumes", "LogicalSnapshot"),
     "zfs": ("zfs", "MountedDataset"),
     "zfs-clone": ("zfs", "DatasetClone"),
     "zfs-snapshot": ("zfs", "DatasetSnapshot"),

@@ -91,7 +91,7 @@ touch /run/no-root; schroot -c own -- true; echo $?; rm /run/no-root            
 schroot -c bd -- true                                                                                 #~ storage-types: status messages
 schroot -b -c source:bda -n s2                                                                        #~ storage-types: status messages
 schroot -c loop -- true                                                                               #~ storage-types: status messages
-schroot -c default -- true                                                                            #~ storage-types: status messages
+schroot -c default -- true                                                                            #~ logical-volumes: status messages
 schroot -c btrfs -- true                                                                              #~ storage-types: messages
 schroot -c zfs -- true                                                                                #~ storage-types: messages
 schroot -l --all-sessions

@@ -7,34 +7,36 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import make_chroot, mount
+import pytest
+from helpers import World, make_chroot, mount
 
+# The volumes that there are, each with the options for snapshots of it.
+KINDS = {"classic": "--size 8M", "thin": ""}
+both = pytest.mark.parametrize("kind", KINDS)
 SIZE_MB, VOLUME_MB, POOL_MB = 512, 24, 128
 
 SETTINGS = """
-devices {{
+devices {
     use_devicesfile = 0
     global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "r|.*|" ]
-}}
-backup {{
+}
+backup {
     backup = 0
     archive = 0
-}}
-activation {{
+}
+activation {
     monitoring = 0
-    udev_sync = {udev}
-    udev_rules = {udev}
-}}
-global {{
+}
+global {
     use_lvmpolld = 0
-}}
+}
 """
 
 
 def use_own_settings() -> None:
-    """Settings for this mount namespace: nothing but the tests' own devices, and udev only where there is one."""
+    """Settings for this mount namespace: nothing but the tests' own devices, and no word of udev."""
     mount("settings", "/etc/lvm", "tmpfs")
-    Path("/etc/lvm/lvm.conf").write_text(SETTINGS.format(udev=int(os.path.exists("/run/udev/control"))))
+    Path("/etc/lvm/lvm.conf").write_text(SETTINGS)
 
 
 def losetup(image: Path) -> str:
@@ -47,6 +49,12 @@ def run(*argv: str) -> str:
     result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, close_fds=True)
     assert result.returncode == 0, f"{argv} ended with {result.returncode}: {result.stderr}"
     return result.stdout.strip()
+
+
+def lvm(*argv: str) -> str:
+    """Run a command of LVM that has to succeed, also where there is no udev; what it prints."""
+    udev = () if os.path.exists("/run/udev/control") else ("--config", "activation{udev_rules=0 udev_sync=0}")
+    return run(argv[0], *udev, *argv[1:])
 
 
 @dataclass(frozen=True)
@@ -63,25 +71,36 @@ class Group:
         with image.open("xb") as file:
             file.truncate(SIZE_MB << 20)
         group = cls(f"sessions{os.getpid()}", losetup(image))
-        run("vgcreate", "--quiet", group.name, group.device)
-        run("lvcreate", "-y", "--size", f"{VOLUME_MB}m", "--name", "classic", group.name)
-        run("lvcreate", "-y", "--size", f"{POOL_MB}m", "--type", "thin-pool", "--name", "pool", group.name)
-        run("lvcreate", "-y", "--virtualsize", f"{VOLUME_MB}m", "--thinpool", f"{group.name}/pool", "--name", "thin")
+        lvm("vgcreate", "--quiet", group.name, group.device)
+        lvm("lvcreate", "-y", "--size", f"{VOLUME_MB}m", "--name", "classic", group.name)
+        lvm("lvcreate", "-y", "--size", f"{POOL_MB}m", "--type", "thin-pool", "--name", "pool", group.name)
+        lvm("lvcreate", "-y", "--virtualsize", f"{VOLUME_MB}m", "--thinpool", f"{group.name}/pool", "--name", "thin")
         chroot = make_chroot(base / "chroot")
         for name in ("classic", "thin"):
-            run("mkfs.ext4", "-q", "-d", str(chroot), group.path(name))
+            group.fill(name, chroot)
         return group
 
     def path(self, volume: str) -> str:
         """The device of a volume."""
         return f"/dev/{self.name}/{volume}"
 
+    def fill(self, volume: str, tree: Path) -> None:
+        """Make a file system with a tree in it on a volume."""
+        run("mkfs.ext4", "-q", "-F", "-d", str(tree), self.path(volume))
+
     def volumes(self) -> dict[str, str]:
         """The names of the volumes, each with its tags."""
-        lines = run("lvs", "--noheadings", "--separator=:", "-o", "lv_name,lv_tags", self.name).splitlines()
+        lines = lvm("lvs", "--noheadings", "--separator=:", "-o", "lv_name,lv_tags", self.name).splitlines()
         return {name: tags for name, _colon, tags in (line.strip().partition(":") for line in lines)}
 
     def remove(self) -> None:
         """Take it all away."""
-        run("vgremove", "--force", "--force", "-y", self.name)
+        lvm("vgremove", "--force", "--force", "-y", self.name)
         run("losetup", "--detach", self.device)
+
+
+def define(world: World, group: Group, volume: str, name: str = "volume", **more: object) -> str:
+    """A chroot of snapshots of a volume."""
+    usual = {"type": "lvm-snapshot", "device": group.path(volume), "lvm_snapshot_options": KINDS.get(volume)}
+    usual |= dict.fromkeys(("directory", "union_type", "union_overlay_storage"))
+    return world.define(name, **{**usual, **more})
