@@ -111,6 +111,11 @@ def inner_location(source: Source) -> str:
             raise impossible(unknown)
 
 
+def snapshot_directory(source: Source) -> str:
+    """The directory in which sessions of it have snapshots, and others what they like; empty if there is none."""
+    return source.snapshot_directory if isinstance(source, BtrfsSnapshot) else ""
+
+
 def storage(chroot: Chroot, session_id: str) -> Storage:
     """The names that a session of `chroot` will use, by schroot's rules."""
     match chroot.source:

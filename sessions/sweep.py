@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sessions import early, events, lifecycle, names, owners, store, waiters
+from sessions import early, events, lifecycle, names, owners, sources, store, waiters
 from sessions.data import Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError, TornJournal
@@ -196,15 +196,18 @@ class Sweep(Frozen):
             return _remove(path)
 
     def _elsewhere(self) -> Iterator[Finding]:
-        """Layers with a stamp of ours in places that others may write to: only reported."""
+        """Layers and snapshots with a stamp of ours in places that others may write to: only reported."""
         places = self.places
-        tops = {chroot.union.overlay_directory for chroot in lifecycle.load(places).chroots.values()}
+        chroots = lifecycle.load(places).chroots.values()
+        snapshots = {sources.snapshot_directory(chroot.source) for chroot in chroots} - {""}
+        layers = {chroot.union.overlay_directory for chroot in chroots}
         ids, *_others = self._known()
-        for top in sorted(tops - {"", places.overlay_dir, places.early.overlay_dir}):
+        for top in sorted((layers | snapshots) - {"", places.overlay_dir, places.early.overlay_dir}):
             for name in files.names_in(top):
                 path = f"{top}/{name}"
                 if name not in ids and not name.startswith(".") and _is_stamped(path):
-                    what_next = f"left: others write there too; look at it, then: rm -r {path}"
+                    command = "btrfs subvolume delete" if top in snapshots else "rm -r"
+                    what_next = f"left: others write there too; look at it, then: {command} {path}"
                     yield Finding("directory", path, "it has no session", what_next, is_left=True)
 
     def _mounts(self) -> Iterator[Finding]:

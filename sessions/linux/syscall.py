@@ -207,7 +207,8 @@ def _configure(fd: int, fstype: str, command: int, key: bytes | None, value: byt
     try:
         _checked(_libc.syscall(_NR_FSCONFIG, fd, ctypes.c_uint(command), key, value, 0), fstype)
     except OSError as error:
-        raise OSError(error.errno, "; ".join([str(error.strerror), *_messages(fd)]), fstype) from None
+        said = "; ".join(_messages(fd))
+        raise OSError(error.errno, f"{error.strerror}{': ' if said else ''}{said}", fstype) from None
 
 
 def _messages(fd: int) -> list[str]:

@@ -94,7 +94,7 @@ CHANGEABLE = tuple(kind for kind in CLONED if "squashfs" not in kind and "erofs"
 @contextmanager
 def storage(world: World, kind: str, **more: object) -> Iterator[Storage]:
     """A chroot `kind`, named "x", whose layers are on the disk."""
-    kind, plus, how = kind.partition("+")
+    kind, _plus, how = kind.partition("+")
     kind, _dot, fstype = kind.partition(".")
     inside = "/the/root" if how == "inside" else ""
     union = "overlay" if how == "overlay" or kind == "image" else "none"
@@ -168,5 +168,3 @@ def rebooted(world: World) -> Iterator[None]:
         yield
     finally:
         umount(proc.BOOT_ID)
-
-

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("read_only_host")
 PROFILE = {"fstab": "proc /made/for/it proc defaults\n", "nssdatabases": "passwd\n"}
 
 
+MADE = "/made/for/it/self"
 TOLD = {"loopback": "in the image", "image": "in the image", "block-device": "/dev/loop", "btrfs": "snapshot"}
 
 
@@ -51,7 +52,7 @@ def test_begun_written_run_and_ended(world: World, kind: str) -> None:
     with compared(world, kind) as made:
         before = names_in(made)
         with world.begin("x") as session:
-            assert shell(session, "cd /; echo one >file; cat file; ls -d /made/for/it/self") == "one\n/made/for/it/self\n"
+            assert shell(session, "cd /; echo one >file; cat file; ls -d " + MADE) == f"one\n{MADE}\n"
             assert output(session, "cat", "/etc/debian_chroot") == "x\n"
             assert Path(session.location, "file").read_text() == "one\n"
         written = [] if kind in CLONED else ["file"]
