@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sessions.data import Frozen
 from sessions.linux import syscall
 
@@ -56,6 +58,7 @@ class MountOptions(Frozen):
     propagation: int = syscall.MS_PRIVATE
 
 
+@lru_cache(maxsize=256)
 def parse(options: str) -> MountOptions:
     """Take a comma-separated list of options apart; the last of two that contradict each other counts."""
     flags = attributes = 0

@@ -42,13 +42,17 @@ def is_gone(owner: Owner) -> bool:
 
 def mark(owner: Owner) -> str:
     """The owner in a file name: ``PID.TICKS.REALM``."""
-    realm = f"{owner.boot_id}.{owner.pid_namespace}.{owner.time_namespace}"
-    return f"{owner.pid}.{owner.start_ticks}.{binascii.crc32(realm.encode()):08x}"
+    realm = _realm(owner.boot_id, owner.pid_namespace, owner.time_namespace)
+    return f"{owner.pid}.{owner.start_ticks}.{realm}"
 
 
 def realm() -> str:
     """The last part of the marks of processes that can be looked at from here."""
-    return mark(Owner(0, 0, proc.boot_id(), *proc.pid_and_time_namespaces())).rpartition(".")[2]
+    return _realm(proc.boot_id(), *proc.pid_and_time_namespaces())
+
+
+def _realm(boot_id: str, pid_namespace: int, time_namespace: int) -> str:
+    return f"{binascii.crc32(f'{boot_id}.{pid_namespace}.{time_namespace}'.encode()):08x}"
 
 
 def pid_of(marked: str, our_realm: str) -> int | None:

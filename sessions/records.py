@@ -36,10 +36,8 @@ def to_json(value: Any) -> str:
 
 def _record(value: Frozen) -> dict[str, Any]:
     """The fields of data, as they are, and its kind."""
-    record = asdict(value)
-    if hasattr(value, "kind"):
-        record["kind"] = value.kind
-    return record
+    kind = getattr(value, "kind", None)
+    return asdict(value) if kind is None else {**asdict(value), "kind": kind}
 
 
 # Calls for a record wherever it comes to data; tuples are lists to it.

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 
 from sessions import model
@@ -109,9 +110,15 @@ def plan(session: Session) -> tuple[Session, list[Step]]:
     steps: list[Step] = []
     for script in scripts(session.places):
         own = [RunScript(script.path)] if script.plan is None else list(script.plan(session))
-        planned.append(model.Script(script.name, len(own)))
+        planned.append(_planned(script.name, len(own)))
         steps.extend(own)
     return replace(session, scripts=tuple(planned)), steps
+
+
+@lru_cache(maxsize=256)
+def _planned(name: str, steps: int) -> model.Script:
+    """The same in most sessions."""
+    return model.Script(name, steps)
 
 
 # Scripts looked at before, by path: what stat said of the file then, and the script.

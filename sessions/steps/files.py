@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import files, nss, removal, trace
+from sessions.linux import files, nss, removal, replacing, trace
 from sessions.steps.base import Context, Note, Stage, Step, opened_original
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class InsideStep(Step):
         try:
             with opened_original(context.session) as root_fd:
                 for target in self.targets():
-                    files.remove_temporary(root_fd, target, _temporary(target, context))
+                    replacing.remove_temporary(root_fd, target, _temporary(target, context))
         except (FileNotFoundError, NotADirectoryError):
             pass
 
@@ -229,7 +229,7 @@ class InsideStep(Step):
         with files.directory(self.root) as root_fd:
             for target, data in contents:
                 of_host = original(target)
-                is_written = files.replace_file(
+                is_written = replacing.replace_file(
                     root_fd,
                     target,
                     data,
@@ -237,6 +237,7 @@ class InsideStep(Step):
                     mode=stat.S_IMODE(of_host.st_mode) if of_host else None,
                     original=of_host,
                     is_copy=is_copy,
+                    is_watched=not self.ephemeral or context.stage is not Stage.START,
                 )
                 if not is_written:
                     same.append(target)

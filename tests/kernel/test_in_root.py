@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sessions.linux import files
+from sessions.linux import files, replacing
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
 NAMES = ("a", "b", "c", "d")
@@ -171,16 +171,17 @@ def test_locate_finds_what_a_process_with_that_root_would(
 
 
 @checked
-@given(TREES, PATHS)
-@example({("a",): ("link", "/../../canary/a"), ("b", "c"): ("link", "../../../../../../a/new")}, "/b/c")
+@given(TREES, PATHS, st.booleans())
+@example({("a",): ("link", "/../../canary/a"), ("b", "c"): ("link", "../../../../../../a/new")}, "/b/c", True)
+@example({("a",): ("link", "/../../canary/a"), ("b", "c"): ("link", "../../../../../../a/new")}, "/b/c", False)
 def test_replace_file_writes_below_the_root_and_nothing_else(
-    tmp_path: Path, tree: dict[Names, tuple[str, str]], path: str
+    tmp_path: Path, tree: dict[Names, tuple[str, str]], path: str, is_watched: bool
 ) -> None:
     model = model_of(tree)
     with built(model, tmp_path) as (root, fd):
         before = contents(root)
         try:
-            files.replace_file(fd, path, b"new", temporary=".temporary")
+            replacing.replace_file(fd, path, b"new", temporary=".temporary", is_watched=is_watched)
         except OSError:
             after = contents(root)
             assert {names: what for names, what in after.items() if what != "directory"} == {
@@ -199,7 +200,7 @@ def test_replace_file_writes_below_the_root_and_nothing_else(
         assert all(names == written[0] or (names not in before and after[names] == "directory") for names in changed)
         # A link to "name/" is written through like one to "name", but then leads to no directory.
         if not any(target.endswith("/") for _kind, target in tree.values()):
-            files.replace_file(fd, path, b"newer", temporary=".temporary")
+            replacing.replace_file(fd, path, b"newer", temporary=".temporary", is_watched=is_watched)
             assert root.joinpath(*written[0]).read_bytes() == b"newer"
 
 
@@ -244,7 +245,8 @@ def test_what_was_made_stays_if_somebody_uses_it(tmp_path: Path) -> None:
     os.close(fd)
 
 
-def test_owner_and_mode_of_what_is_replaced_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_owner_and_mode_of_what_is_replaced_are_kept(tmp_path: Path, is_watched: bool) -> None:
     fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
     (tmp_path / "old").write_text("old")
     (tmp_path / "old").chmod(0o640)
@@ -252,19 +254,24 @@ def test_owner_and_mode_of_what_is_replaced_are_kept(tmp_path: Path) -> None:
     os.link(tmp_path / "old", tmp_path / "other name")
     os.mkfifo(tmp_path / "fifo")
     for name in ("old", "fifo", "new/er/file"):
-        files.replace_file(fd, f"/{name}", b"data", temporary=".t")
+        replacing.replace_file(fd, f"/{name}", b"data", temporary=".t", is_watched=is_watched)
     found = (tmp_path / "old").stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o640, 1234, 1235)
     assert (tmp_path / "other name").read_text() == "old"
     assert stat.S_IMODE((tmp_path / "fifo").stat().st_mode) == 0o644
-    files.replace_file(fd, "/old", b"other", temporary=".t", mode=0o4755)
-    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o4755
+    for data in (b"longer than before", b"other"):
+        inode = (tmp_path / "old").stat().st_ino
+        replacing.replace_file(fd, "/old", data, temporary=".t", is_watched=is_watched, mode=0o4755)
+        assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o4755
+        assert ((tmp_path / "old").stat().st_ino == inode) == (not is_watched)
     (tmp_path / "directory").mkdir()
     with pytest.raises(IsADirectoryError):
-        files.replace_file(fd, "/directory", b"data", temporary=".t")
+        replacing.replace_file(fd, "/directory", b"data", temporary=".t", is_watched=is_watched)
     inode = (tmp_path / "old").stat().st_ino
-    files.replace_file(fd, "/old", b"other", temporary=".t")
-    files.replace_file(fd, "/old", b"never", temporary=".t", original=os.stat(tmp_path / "old"))
+    replacing.replace_file(fd, "/old", b"other", temporary=".t", is_watched=is_watched)
+    replacing.replace_file(
+        fd, "/old", b"never", temporary=".t", is_watched=is_watched, original=os.stat(tmp_path / "old")
+    )
     assert ((tmp_path / "old").stat().st_ino, (tmp_path / "old").read_text()) == (inode, "other")
     assert ".t" not in os.listdir(tmp_path)
     os.close(fd)
