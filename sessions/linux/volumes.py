@@ -44,7 +44,7 @@ class Volume(Frozen):
 
 
 class State(Frozen):
-    """What LVM says of a volume: whether it can be used now, and whether it has run full and lost its contents."""
+    """What LVM says of a volume: whether it can be used now, and, if so, whether it has run full and lost all."""
 
     is_active: bool
     is_lost: bool
@@ -100,8 +100,12 @@ def create_snapshot(origin: str, path: str, tag: str, options: Sequence[str], re
         # Snapshots of thin volumes are not activated otherwise, lvcreate(8).
         words += ["--setactivationskip", "n"]
     _run([*words, origin, *options], record)
+    _check_node(path, "lvcreate has made")
+
+
+def _check_node(path: str, what: str) -> None:
     if not os.path.exists(path):
-        raise StepFailed(f"lvcreate has made {path}, but its device has not come", hint="see whether udev works")
+        raise StepFailed(f"{what} {path}, but its device has not come", hint="see whether udev works, and lvs(8)")
 
 
 def _is_given(options: Sequence[str], short: str, long: str) -> bool:
@@ -129,12 +133,13 @@ def state(path: str, tag: str) -> State | None:
     return State(active.strip() == "1", lost.strip() == "1")
 
 
-def activate(path: str, tag: str, record: lasting.Record) -> None:
-    """Make the volume with that name and tag ready for use, also one that is passed over at boot."""
-    target = volume(path)
-    selection = _selection(target, tag)
-    words = ["lvchange", "--activate", "y", "--ignoreactivationskip", "--select", selection, target.group]
-    _run(words, record)
+def activate(path: str, record: lasting.Record) -> None:
+    """Make the volume ready for use, also one that is passed over at boot.
+
+    A classic snapshot is so together with its origin and all other snapshots of it, which LVM asks about.
+    """
+    _run(["lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", path], record)
+    _check_node(path, "lvchange has activated")
 
 
 def _selection(target: Volume, tag: str) -> str:

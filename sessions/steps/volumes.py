@@ -63,14 +63,15 @@ class LogicalSnapshot(Step):
 
     def verify(self, context: Context) -> None:
         """It has to be there with our tag, and not to have run full; what is not active is activated."""
-        state = volumes.state(self.path, _tag(context))
         end = f"sessions end {context.session.id}"
+        state = volumes.state(self.path, _tag(context))
+        if state is not None and not state.is_active:
+            volumes.activate(self.path, _recorder(context))
+            state = volumes.state(self.path, _tag(context))
         if state is None:
             raise StepFailed(f"{self.path} is gone, so the session cannot be recovered", hint=end)
         if state.is_lost:
             raise StepFailed(f"{self.path} has run full, and what was in it is lost", hint=end)
-        if not state.is_active:
-            volumes.activate(self.path, _tag(context), _recorder(context))
 
     def describe(self) -> str:
         """One line."""

@@ -34,11 +34,22 @@ def settings_of_lvm() -> None:
 
 
 @pytest.fixture(scope="session")
-def group(settings_of_lvm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mapperlvm.Group]:
+def kept_group(settings_of_lvm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mapperlvm.Group]:
     """A volume group with a classic and a thin volume, which hold the tiny chroot."""
     made = mapperlvm.Group.make(tmp_path_factory.mktemp("group"))
     yield made
     made.remove()
+
+
+@pytest.fixture
+def group(kept_group: mapperlvm.Group) -> Iterator[mapperlvm.Group]:
+    """The group; volumes that a test leaves are its failure, and gone before the next."""
+    before = kept_group.volumes()
+    yield kept_group
+    after = kept_group.volumes()
+    for name in after.keys() - before.keys():
+        mapperlvm.lvm("lvremove", "--force", f"{kept_group.name}/{name}")
+    assert after == before
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +79,8 @@ def attach(tmp_path: Path) -> Iterator[Attach]:
 
 def devices() -> set[str]:
     """Every mapping and array with its name, and every loop device that is in use with its file."""
-    found = {f"{path.parts[3]}: {path.read_text().strip()}" for path in Path("/sys/block").glob("dm-*/dm/name")}
+    # A mapping's number is another each time it is activated.
+    found = {f"dm: {path.read_text().strip()}" for path in Path("/sys/block").glob("dm-*/dm/name")}
     found |= {f"{path.parts[3]}" for path in Path("/sys/block").glob("md*/md")}
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:

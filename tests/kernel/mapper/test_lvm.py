@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from helpers import World, shell
-from mapperlvm import Group, both, define
+from mapperlvm import Group, both, define, lvm
+from storages import rebooted
+
+import sessions
+from sessions import lifecycle, users
+from sessions.engine import Settings
+from sessions.errors import SetupFailed
+from sessions.newsession import Wish
 
 
 @both
@@ -39,3 +50,108 @@ def test_two_at_once_and_the_original(world: World, group: Group, kind: str) -> 
     finally:
         with world.begin("source:volume") as source:
             shell(source, "rm /root/edited")
+
+
+@contextmanager
+def restarted(world: World, group: Group) -> Iterator[None]:
+    """After a restart of the machine whose initial system activates nothing but what holds the root."""
+    with rebooted(world):
+        lvm("vgchange", "--activate", "n", group.name)
+        try:
+            yield
+        finally:
+            lvm("vgchange", "--activate", "y", group.name)
+
+
+@both
+def test_recovered_after_a_restart(world: World, group: Group, kind: str) -> None:
+    """Its snapshot lasts; one that nobody has activated is activated."""
+    define(world, group, kind)
+    before = group.volumes()
+    session = world.begin("volume", name="one", persistent=True)
+    shell(session, "echo data >/root/file; sync")
+    with restarted(world, group):
+        lifecycle.recover(world.places, "one", Settings())
+        again = sessions.open_session("one", places=world.places)
+        assert shell(again, "cat /root/file") == "data\n"
+        lifecycle.rest(world.places, "one", Settings())
+        assert "one" in group.volumes()
+        lifecycle.recover(world.places, "one", Settings())
+        assert shell(again, "cat /root/file") == "data\n"
+        again.end()
+    assert group.volumes() == before
+
+
+@both
+def test_ended_after_a_restart(world: World, group: Group, kind: str) -> None:
+    define(world, group, kind)
+    before = group.volumes()
+    world.begin("volume", name="one", persistent=True)
+    with restarted(world, group):
+        lifecycle.end(world.places, "one", Settings())
+    assert group.volumes() == before
+
+
+def test_not_recovered_without_its_data(world: World, group: Group) -> None:
+    """A snapshot that is somebody else's, or none, or one that has run full, is not taken for the session's."""
+    define(world, group, "classic", lvm_snapshot_options="--size 4M")
+    for number, words in enumerate(("is gone", "is gone", "has run full")):
+        session = world.begin("volume", name="one", persistent=True)
+        if words == "has run full":
+            session.run(["dd", "of=/root/x", "bs=1M", "conv=fsync"], input=bytes(12 << 20), capture=True)
+        with rebooted(world):
+            if words == "is gone":
+                lvm("lvremove", "--force", f"{group.name}/one")
+            if number == 1:
+                lvm("lvcreate", "-y", "--snapshot", "--size", "4m", "--name", "one", group.path("classic"))
+            with pytest.raises(SetupFailed, match=words):
+                lifecycle.recover(world.places, "one", Settings())
+            lifecycle.end(world.places, "one", Settings())
+        assert ("one" in group.volumes()) == (number == 1)
+        if number == 1:
+            lvm("lvremove", "--force", f"{group.name}/one")
+
+
+def test_below_an_overlay(world: World, group: Group) -> None:
+    """What a session writes comes into its layer, and its snapshot is not written to."""
+    define(world, group, "thin", union_type="overlay", union_overlay_storage="disk")
+    before = group.volumes()
+    session = world.begin("volume", name="one", persistent=True)
+    shell(session, "echo data >/root/file; rm /bin/tail")
+    assert (Path(session.session.overlay_directory) / "upper/root/file").read_text() == "data\n"
+    with restarted(world, group):
+        lifecycle.recover(world.places, "one", Settings())
+        assert shell(session, "cat /root/file; ls /bin/tail 2>/dev/null || echo gone") == "data\ngone\n"
+        session.end()
+    assert group.volumes() == before
+
+
+def test_the_plan_is_told_and_touches_nothing(world: World, group: Group) -> None:
+    define(world, group, "classic")
+    define(world, group, "thin", name="slim")
+    before = group.volumes()
+    configuration = lifecycle.load(world.places)
+    for name, words in {
+        "volume": f"make /dev/{group.name}/one, a classic snapshot of {group.path('classic')} (--size 8M)",
+        "slim": f"make /dev/{group.name}/one, a thin snapshot of {group.path('thin')}",
+    }.items():
+        chroot, selected = lifecycle.find_chroot(configuration, name, with_host=False)
+        wish = Wish(users.caller(), users.caller(), "one")
+        _session, plan = lifecycle.plan(world.places, chroot, selected, wish)
+        assert words in [step.describe() for step in plan]
+    assert group.volumes() == before
+
+
+@pytest.mark.parametrize(
+    ("volume", "options", "type"),
+    [
+        *(("classic", text, "linear") for text in ("-L8M", "--siz 8M -c 8k", "--extents=10%ORIGIN")),
+        ("thin", "--setactivationskip=n --permission rw", "thin"),
+        ("thin", "--size 8M", "linear"),
+    ],
+)
+def test_options_as_they_may_be_written(world: World, group: Group, volume: str, options: str, type: str) -> None:
+    define(world, group, volume, lvm_snapshot_options=options)
+    with world.begin("volume", name="one") as session:
+        assert lvm("lvs", "--noheadings", "-o", "segtype", group.path("one")) == type
+        assert shell(session, "ls -d /root") == "/root\n"
