@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import time
 from functools import lru_cache
 
 from sessions.linux import proc
@@ -61,6 +62,22 @@ def pid_of(marked: str, our_realm: str) -> int | None:
     return pid if its_realm == our_realm and proc.start_ticks(pid) == ticks else None
 
 
+def pidfd_of(marked: str, our_realm: str) -> int | None:
+    """A descriptor that tells of the end of a mark's process; None if it has ended, or cannot be seen from here."""
+    pid = pid_of(marked, our_realm)
+    if pid is None:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # A pid that was used again in between is not the one that was meant.
+    if pid_of(marked, our_realm) is None:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
 def may_be_gone(marked: str, our_realm: str) -> bool:
     """Whether the process of a mark may have ended; only its whole record proves that."""
     return pid_of(marked, our_realm) is None
@@ -70,3 +87,8 @@ def _parts(marked: str) -> tuple[int, int, str]:
     pid, _dot, rest = marked.partition(".")
     ticks, _dot, its_realm = rest.partition(".")
     return (int(pid), int(ticks), its_realm) if pid.isdecimal() and ticks.isdecimal() else (0, 0, "")
+
+
+def since(since_ns: int) -> str:
+    """Since when somebody holds or waits for something, as the end of a sentence; empty if that is not known."""
+    return f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since_ns / 1e9))}" if since_ns else ""

@@ -8,18 +8,17 @@ both sides publish before they look, one of two always sees the other, and no lo
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from sessions import events, owners, store, waiters
 from sessions.data import TYPE_CHECKING, Frozen
-from sessions.errors import Interrupted, JournalError, SessionsError, SourceBusy
+from sessions.errors import Interrupted, JournalError, SourceBusy
 from sessions.events import Event
 from sessions.journal import checksum, open_existing
-from sessions.linux import proc, signals, syscall
+from sessions.linux import proc, syscall
+from sessions.linux.watch import Watch
 from sessions.model import Places
 from sessions.waiters import Kind, Waiter
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 # All who are in the way have to go, so that it is enough to be told of some.
 _MOST_WATCHED = 16
 _MOST_NAMED = 3
-# poll(2) takes no more than 24 days at once.
-_LONGEST_POLL_MS = 86_400_000.0
 
 
 class Claim(Frozen):
@@ -79,7 +76,7 @@ class Blocker(Frozen):
         if self.session:
             return f"session {self.session.id}{_session_details(self.session)}"
         known = waiters.details(self.path)
-        whose = f"{known.user or 'somebody'}{_since(known.since_ns)}"
+        whose = f"{known.user or 'somebody'}{owners.since(known.since_ns)}"
         if self.waiter:
             return f"process {self.waiter.owner_mark.partition('.')[0]} of {whose}, which waits for it"
         return f"maintenance by {whose}{f' ({known.reason})' if known.reason else ''}"
@@ -92,11 +89,7 @@ def _session_details(entry: store.Entry) -> str:
     except (FileNotFoundError, JournalError):
         return ""
     process = f"process {session.owner.pid} of " if session.owner else ""
-    return f" ({process}{session.caller.name}{_since(session.created_ns)})"
-
-
-def _since(since_ns: int) -> str:
-    return f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since_ns / 1e9))}" if since_ns else ""
+    return f" ({process}{session.caller.name}{owners.since(session.created_ns)})"
 
 
 def admitted(
@@ -176,7 +169,7 @@ def _wait(
     hopeless: set[str] = set()
     _refuse_to_wait_for_oneself(claim, blockers(places, claim), realm, patience)
     with ExitStack() as stack:
-        watch = stack.enter_context(_Watch(places, claim))
+        watch = stack.enter_context(_watch(places, claim))
         waiter = waiters.register(places, claim.chroot, claim.kind, claim.user)
         stack.callback(waiters.withdraw, waiter)
         tell_once = stack.enter_context(_told(places, claim))
@@ -193,7 +186,7 @@ def _wait(
                 patience.say("I", f"waiting for chroot {claim.chroot}: {words}")
             # The end of who is known to be dead is no news: what it has left, others have to take away.
             marks = [blocker.owner_mark for blocker in found if blocker.owner_mark and blocker.path not in hopeless]
-            if not watch.wait(marks, realm, deadline_s):
+            if not _wait_for_one(watch, marks, realm, deadline_s):
                 raise SourceBusy(
                     f"chroot {claim.chroot} is in use: {words}",
                     hint="try again later, or wait longer with --lock-timeout",
@@ -300,96 +293,31 @@ def _has_lost_its_owner(entry: store.Entry, realm: str) -> bool:
     return bool(entry.owner_mark) and owners.may_be_gone(entry.owner_mark, realm)
 
 
-def _pidfd(marked: str, realm: str) -> int | None:
-    """A descriptor that tells of the end of a mark's process; None if it has ended."""
-    pid = owners.pid_of(marked, realm)
-    if pid is None:
-        return None
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
-    # A pid that was used again in between is not the one that was meant.
-    if owners.pid_of(marked, realm) is None:
-        os.close(pidfd)
-        return None
-    return pidfd
+@contextmanager
+def _watch(places: Places, claim: Claim) -> Iterator[Watch]:
+    """Hears of everything that may end the wait for a claim."""
+    chroot, gone = claim.chroot, syscall.IN_DELETE | syscall.IN_MOVED_FROM
+    sums = [checksum(chroot), checksum(f"source:{chroot}")]
+    with Watch(f"waiting for chroot {chroot}") as watch:
+        watch.add(places.waiting_dir, gone, lambda name: name.startswith(f"{chroot},"))
+        for there in (places, places.early):
+            if os.path.isdir(there.journal_dir):
+                watch.add(there.journal_dir, gone, lambda name: name.partition(",")[2].partition(",")[0] in sums)
+                watch.add(there.maintenance_dir, gone, lambda name: name == chroot)
+        yield watch
 
 
-class _Watch:
-    """Hears of everything that may end the wait for one claim, and of the signals that ask us to stop."""
+def _wait_for_one(watch: Watch, marks: Sequence[str], realm: str, deadline_s: float | None) -> bool:
+    """Return when somebody who may have been in the way is gone; False if the time is over. Raises Interrupted.
 
-    def __init__(self, places: Places, claim: Claim) -> None:
-        self._places = places
-        self._claim = claim
-        self._watched: dict[int, tuple[str, Callable[[str], bool]]] = {}
-
-    def __enter__(self) -> _Watch:
-        chroot = self._claim.chroot
-        sums = [checksum(chroot), checksum(f"source:{chroot}")]
-        with ExitStack() as stack:
-            try:
-                self._inotify = syscall.inotify()
-                stack.callback(os.close, self._inotify)
-                self._signals = syscall.signalfd(signals.heeded())
-                stack.callback(os.close, self._signals)
-                self._add(self._places.waiting_dir, lambda name: name.startswith(f"{chroot},"))
-                for there in (self._places, self._places.early):
-                    if os.path.isdir(there.journal_dir):
-                        self._add(there.journal_dir, lambda name: name.partition(",")[2].partition(",")[0] in sums)
-                        self._add(there.maintenance_dir, lambda name: name == chroot)
-            except OSError as error:
-                hint = "if many wait, raise the limits of inotify(7): sysctl fs.inotify"
-                raise SessionsError(f"cannot wait for chroot {chroot}: {error.strerror}", hint=hint) from error
-            self._held = stack.pop_all()
-        return self
-
-    def _add(self, directory: str, is_relevant: Callable[[str], bool]) -> None:
-        mask = syscall.IN_DELETE | syscall.IN_MOVED_FROM
-        self._watched[syscall.inotify_add_watch(self._inotify, directory, mask)] = directory, is_relevant
-
-    def __exit__(self, *_exception: object) -> None:
-        self._held.close()
-
-    def wait(self, marks: Sequence[str], realm: str, deadline_s: float | None) -> bool:
-        """Return when somebody who may have been in the way is gone; False if the time is over. Raises Interrupted.
-
-        `marks` are the processes in the way; those of other realms cannot be watched from ours.
-        """
-        poll = select.poll()
-        poll.register(self._inotify, select.POLLIN)
-        poll.register(self._signals, select.POLLIN)
-        with ExitStack() as stack:
-            for marked in [marked for marked in marks if marked.endswith(f".{realm}")][:_MOST_WATCHED]:
-                pidfd = _pidfd(marked, realm)
-                if pidfd is None:
-                    return True
-                stack.callback(os.close, pidfd)
-                poll.register(pidfd, select.POLLIN)
-            while True:
-                left_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
-                ready = {fd for fd, _event in poll.poll(None if left_ms is None else min(left_ms, _LONGEST_POLL_MS))}
-                self._stop_if_asked()
-                if not ready:
-                    return left_ms is not None and left_ms > _LONGEST_POLL_MS
-                if ready - {self._inotify, self._signals} or (self._inotify in ready and self._is_relevant()):
-                    return True
-
-    def _stop_if_asked(self) -> None:
-        signum = signals.pending()
-        if signum is not None:
-            name = signal.Signals(signum).name
-            raise Interrupted(signum, f"{name} came while waiting for chroot {self._claim.chroot}")
-
-    def _is_relevant(self) -> bool:
-        """Whether any of the events that have come is about something that may have been in the way."""
-        is_relevant = False
-        for number, mask, name in syscall.heard(self._inotify):
-            # An event without a watch says that some were lost.
-            directory, is_of_ours = self._watched.get(number, ("", lambda _name: True))
-            if mask & syscall.IN_IGNORED:
-                raise SessionsError(
-                    f"{directory} was removed while waiting for chroot {self._claim.chroot}", hint="try again"
-                )
-            is_relevant = is_relevant or is_of_ours(name)
-        return is_relevant
+    `marks` are the processes in the way; those of other realms cannot be watched from ours.
+    """
+    with ExitStack() as stack:
+        pidfds = []
+        for marked in [marked for marked in marks if marked.endswith(f".{realm}")][:_MOST_WATCHED]:
+            pidfd = owners.pidfd_of(marked, realm)
+            if pidfd is None:
+                return True
+            stack.callback(os.close, pidfd)
+            pidfds.append(pidfd)
+        return watch.wait(pidfds, deadline_s)
