@@ -10,12 +10,15 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from sessions.data import Frozen
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import Interrupted, SessionsError, StepFailed
 from sessions.journal import Journal, StepState
 from sessions.linux import signals
 from sessions.model import Session
 from sessions.steps import Context, Note, Stage, Step
+
+if TYPE_CHECKING:
+    from sessions.linux.archive import Progress
 
 
 class Settings(Frozen):
@@ -30,6 +33,8 @@ class Settings(Frozen):
     lock_timeout_s: float | None = None
     """How long to wait for somebody else who acts on the session; None is for ever."""
     seen: Callable[[Session], Session] = lambda session: session
+    progress: Progress | None = None
+    """Shows a person how far the unpacking of an archive has come."""
 
 
 def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: bool) -> Context:
@@ -40,6 +45,7 @@ def _context(journal: Journal, stage: Stage, settings: Settings, *, succeeded: b
         succeeded=succeeded,
         force=settings.force,
         script_timeout_s=settings.script_timeout_s,
+        progress=settings.progress,
         seen=settings.seen(journal.session),
     )
 

@@ -105,6 +105,10 @@ class StepFailed(SessionsError):
     """A step could not be done; the text says which, on what and why."""
 
 
+class ArchiveChanged(StepFailed):
+    """An archive is not any more what the session was named for: to be begun again, it is named for what is there."""
+
+
 class CannotLock(SessionsError):
     """The lock of a session cannot be made or taken, for a reason other than that somebody has it."""
 

@@ -52,6 +52,10 @@ class Event(StrEnum):
     """A session has been laid to rest."""
     CARRY_OVER = "carry-over"
     """What was begun while the state directory could not be written to has been carried over to it."""
+    UNPACKED = "unpacked"
+    """A session has unpacked an archive into the cache; ``bytes`` is its size without its compression."""
+    EVICTED = "evicted"
+    """An unpacked archive was taken out of the cache; ``reason`` says why."""
     REMOVAL = "removal"
     """The garbage collector has taken something away."""
 

@@ -37,12 +37,14 @@ DEFAULT_ENVIRONMENT_FILTER = (
 
 
 class Part(Enum):
-    """What holds a key's value: one of the three parts of a chroot, or a session of it."""
+    """What holds a key's value: one of the three parts of a chroot, a session of it, or all of the configuration."""
 
     CHROOT = "chroot"
     SOURCE = "source"
     UNION = "union"
     SESSION = "session"
+    WHOLE = "whole"
+    """No chroot: sessions.toml itself, above all its tables."""
 
 
 class Status(Enum):
@@ -180,6 +182,13 @@ KEYS: tuple[Key, ...] = (
         Part.SOURCE, (File,), variable="CHROOT_FILE_REPACK", internal=True,
     ),
     Key(
+        "archive-cache", keytypes.BOOLEAN, False,
+        "Whether the archive is unpacked once, and all sessions share that tree below layers of their own; when the "
+        "archive changes, the next session unpacks it anew. Without it each session unpacks the archive for itself. "
+        "The default is true in sessions.toml, unless union-type is none, and false in schroot.conf.",
+        Part.SOURCE, (File,), status=Status.NATIVE, native_default=True,
+    ),
+    Key(
         "mount-device", keytypes.TEXT, "", "What is mounted as the root of the session.",
         Part.SESSION, MOUNTABLE, variable="CHROOT_MOUNT_DEVICE", internal=True,
     ),
@@ -305,6 +314,22 @@ KEYS: tuple[Key, ...] = (
     Key("run-setup-scripts", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
     Key("run-session-scripts", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
     Key("run-exec-scripts", keytypes.TEXT, "", "No longer has any effect.", status=Status.OBSOLETE),
+)  # fmt: skip
+
+# Keys of sessions.toml that are about no chroot.
+WHOLE_KEYS: tuple[Key, ...] = (
+    Key(
+        "archive-cache-size", keytypes.SIZE, "20%",
+        "The most that unpacked archives may hold together before those are removed that were not used for longest: "
+        "bytes, or a number followed by K, M, G, T or % (of the file system that they lie in). "
+        "None is removed that a session uses.",
+        Part.WHOLE, status=Status.NATIVE,
+    ),
+    Key(
+        "archive-cache-age", keytypes.AGE, "30d",
+        "How long an unpacked archive is kept that no session uses: a number followed by h, d or w.",
+        Part.WHOLE, status=Status.NATIVE,
+    ),
 )  # fmt: skip
 
 BY_NAME = {key.name: key for key in KEYS}

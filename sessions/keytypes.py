@@ -55,6 +55,8 @@ _ERE_TOKEN = r"(?s)\\(.)|\[(\^?)(\]?(?:\[:[a-z]+:\]|[^]])*)\]|(\[)"
 _ERE_MEMBER = r"(?s)\[:([a-z]+):\]|(.)-(?!\[:)(.)|(.)"
 
 _SIZE = r"[1-9][0-9]*[KMGT%]?"
+_AGE = r"[0-9]+[hdw]"
+_AGE_UNITS_S = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class KeyType(Frozen):
@@ -168,6 +170,12 @@ def _size(text: str) -> str:
     return text
 
 
+def _age(text: str) -> str:
+    if not re.fullmatch(_AGE, text):
+        raise ValueError(f"{text!r} is not a time; write a number followed by h, d or w")
+    return text
+
+
 def _text_type(word: str, parse: Callable[[str], Value]) -> KeyType:
     def accept(value: object) -> Value:
         if not isinstance(value, str):
@@ -222,3 +230,17 @@ REGEX = _text_type("regular expression", _regex)
 SHELL = KeyType("absolute path", _text, path("Shell", is_optional=True).accept)
 PERSONALITY = _text_type("personality", _personality)
 SIZE = _text_type("size", _size)
+AGE = _text_type("time", _age)
+
+
+def size_bytes(size: str, whole_bytes: int) -> int:
+    """How many bytes a value of SIZE is; `whole_bytes` is what parts of it are of, and what is meant by none."""
+    if not size:
+        return whole_bytes
+    number, unit = int(size.rstrip("KMGT%")), size[-1]
+    return number * whole_bytes // 100 if unit == "%" else number << 10 * ("KMGT".find(unit) + 1)
+
+
+def age_s(age: str) -> int:
+    """How many seconds a value of AGE is."""
+    return int(age[:-1]) * _AGE_UNITS_S[age[-1]]

@@ -16,6 +16,7 @@ from sessions.config.load import load_cached
 from sessions.data import Frozen, replace
 from sessions.engine import Settings
 from sessions.errors import (
+    ArchiveChanged,
     CannotLock,
     Interrupted,
     InUse,
@@ -43,6 +44,8 @@ from sessions.waiters import Kind
 # A begin looks at this many owners of other sessions, each begin at others, and ends so many sessions at most.
 _MOST_LOOKED_AT = 16
 _MOST_SWEPT = 2
+# How often it is begun if its archive is changed each time before that is unpacked.
+_MOST_CHANGES = 3
 # What a script may take of somebody's time who ends a session that is none of his.
 _OTHERS_SCRIPT_TIMEOUT_S = 10.0
 OWNER_IS_GONE = "the process it was for is gone"
@@ -82,6 +85,17 @@ def plan(places: Places, chroot: Chroot, selected_name: str, wish: Wish) -> tupl
 def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
     """Begin a session. When this raises, nothing is left of it, or the error names what is stuck."""
     users.need_root()
+    for _time in range(_MOST_CHANGES):
+        try:
+            return _begin(places, chroot, selected_name, wish, settings)
+        except ArchiveChanged as changed:
+            # While we waited for whoever changed it, most likely.
+            last = changed
+    raise _setup_failed(f"of {chroot.name}", last, [])
+
+
+def _begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settings: Settings) -> Session:
+    """Begin a session once; raises ArchiveChanged if that may come out otherwise the next time."""
     clock, now = events.Clock(), early.chosen(places)
     session, steps = plan(now, early.adapted(chroot, places, now), selected_name, wish)
     if session.verbosity != "quiet":
@@ -92,6 +106,10 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
         early.carry_over(places)
         there = store.paths(places)
         _sweep(places, there)
+        if session.cached and not os.path.lexists(session.cached.path):
+            from sessions import eviction  # only for those who use it
+
+            eviction.make_room(places, load(places))
         if any(f"/{session.id}," in path for path in there):
             _refuse_if_taken(places, session)
         with signals.held_back(), _admitted(places, session, steps, settings, wish) as journal:
@@ -102,7 +120,12 @@ def begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, settin
                     journal.sync()
             except BaseException as error:
                 stuck = engine.down(journal, settings, has_begun=False)
-                raise _setup_failed(session, error, stuck) from error
+                if isinstance(error, ArchiveChanged) and not stuck:
+                    raise
+                raise _setup_failed(session.id, error, stuck) from error
+            for note in journal.notes.values():
+                if "unpacked" in note:
+                    events.tell(places, Event.UNPACKED, **events.of(session), **note["unpacked"])
             events.tell(places, Event.BEGIN, **events.of(session), duration_s=clock.duration_s)
     return session
 
@@ -196,7 +219,7 @@ def _create(session: Session, steps: list[Step]) -> Journal:
         ) from error
 
 
-def _setup_failed(session: Session, error: BaseException, stuck: list[str]) -> BaseException:
+def _setup_failed(session_id: str, error: BaseException, stuck: list[str]) -> BaseException:
     """The error to raise for a begin or recover that failed, with what could not be undone."""
     if not isinstance(error, SessionsError | OSError):
         return error
@@ -205,8 +228,8 @@ def _setup_failed(session: Session, error: BaseException, stuck: list[str]) -> B
         text += f"; and left behind, since it could not be undone: {'; '.join(stuck)}"
     if isinstance(error, Interrupted):
         return Interrupted(error.signum, text)
-    hint = f"mend that, then: sessions end {session.id}" if stuck else ""
-    return SetupFailed(f"session {session.id} could not be set up: {text}", hint=hint)
+    hint = f"mend that, then: sessions end {session_id}" if stuck else ""
+    return SetupFailed(f"session {session_id} could not be set up: {text}", hint=hint)
 
 
 def end(

@@ -39,6 +39,11 @@ class Places(Frozen):
         return f"{self.state_dir}/unpack"
 
     @property
+    def archive_dir(self) -> str:
+        """The cache of unpacked archives: a directory for each, which any number of sessions share."""
+        return f"{self.state_dir}/archives"
+
+    @property
     def overlay_dir(self) -> str:
         """The default of union-overlay-directory."""
         return f"{self.state_dir}/union/overlay"
@@ -109,12 +114,14 @@ class Directory(Frozen):
 
 
 class File(Frozen):
-    """A tar archive, unpacked for each session; ``repack`` is set in the source twin only."""
+    """A tar archive, unpacked for each session, or once for all; ``repack`` is set in the source twin only."""
 
     kind: ClassVar[str] = "file"
     file: str = ""
     location: str = ""
     repack: bool = False
+    archive_cache: bool = False
+    """Whether sessions share one unpacked tree below their own layers."""
 
 
 class Loopback(Frozen):
@@ -302,6 +309,18 @@ class HostMount(Frozen):
     is_directory: bool
 
 
+class CachedTree(Frozen):
+    """An archive's place in the cache, and what it was known by when the session was named."""
+
+    path: str
+    identity: str
+    """What stat(2) said of the archive: a change of it changes this."""
+    digest: str = ""
+    """Of its contents, where stat(2) left a doubt."""
+    alias: str = ""
+    """Another place that is to lead to this one, so that the next session need not doubt."""
+
+
 class Script(Frozen):
     """A setup script that a session was planned with, and how many of its steps are the script's."""
 
@@ -338,6 +357,8 @@ class Session(Frozen):
     overlay_directory: str = ""
     underlay_directory: str = ""
     unpack_directory: str = ""
+    cached: CachedTree | None = None
+    """The tree in the cache that is below the session's layer: it stays there as long as a session names it."""
     mount_device: str = ""
     """What is mounted at the location, where that is no directory: a device, the file of a loop device, a dataset."""
     snapshot: str = ""

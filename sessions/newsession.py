@@ -9,7 +9,19 @@ from sessions import environ, names, owners, sources
 from sessions.config import profile, shellfile
 from sessions.data import Frozen, replace
 from sessions.linux import mountinfo, proc
-from sessions.model import Chroot, CopyLine, File, Host, HostMount, Identity, Places, Session, Union
+from sessions.model import (
+    CachedTree,
+    Chroot,
+    CopyLine,
+    File,
+    Host,
+    HostMount,
+    Identity,
+    Places,
+    Session,
+    Source,
+    Union,
+)
 
 HOST = Chroot(
     name="host",
@@ -51,6 +63,7 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
     elif union.is_used:
         overlay = f"{union.overlay_directory}/{session_id}"
     owner = owners.this_process() if wish.automatic else None
+    unpack, cached = _unpacked(places, chroot.source, session_id)
     inside = sources.inner_location(chroot.source).strip("/")
     storage = sources.storage(chroot, session_id)
     session = Session(
@@ -70,7 +83,8 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
         path=f"{location}/{inside}" if inside else location,
         overlay_directory=overlay,
         underlay_directory=f"{union.underlay_directory}/{session_id}" if union.is_used and not is_host else "",
-        unpack_directory=f"{places.unpack_dir}/{session_id}" if isinstance(chroot.source, File) else "",
+        unpack_directory=unpack,
+        cached=cached,
         mount_device=storage.mount_device,
         snapshot=storage.snapshot,
         snapshot_clone=storage.snapshot_clone,
@@ -79,6 +93,17 @@ def new_session(places: Places, chroot: Chroot, selected_name: str, wish: Wish) 
     if is_host:
         return replace(session, copyfiles=_host_copyfiles(), host_mounts=_host_mounts(places))
     return with_setup_files(session)
+
+
+def _unpacked(places: Places, source: Source, session_id: str) -> tuple[str, CachedTree | None]:
+    """Where an archive is unpacked: in a directory of the session's own, or in the cache."""
+    if not isinstance(source, File):
+        return "", None
+    if not source.archive_cache:
+        return f"{places.unpack_dir}/{session_id}", None
+    from sessions import archivecache  # only for those who use it
+
+    return "", archivecache.find(places, source.file)
 
 
 def with_setup_files(session: Session) -> Session:

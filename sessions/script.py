@@ -39,6 +39,7 @@ from sessions.steps.services import Service
 
 if TYPE_CHECKING:
     from sessions.steps.btrfs import SubvolumeSnapshot
+    from sessions.steps.cached import CachedArchive
     from sessions.steps.devices import MountedDevice, RootInside
     from sessions.steps.storage import UnpackedArchive
     from sessions.steps.volumes import LogicalSnapshot
@@ -49,6 +50,7 @@ __all__ = [
     "BindInterpreter",
     "BlockDevice",
     "BtrfsSnapshot",
+    "CachedArchive",
     "CopyDatabases",
     "CopyFile",
     "Custom",

@@ -87,7 +87,7 @@ def twin_of(source: Source) -> Source:
     """What the ``source:`` twin of a chroot is made of: the original itself."""
     match source:
         case File():
-            return replace(source, repack=True)
+            return replace(source, repack=True, archive_cache=False)
         case Image(file=file, mount_options=mount_options, location=location):
             return Loopback(file, mount_options, location)
         case LvmSnapshot(device=device, mount_options=mount_options, location=location):

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sessions import early, events, lifecycle, names, owners, sources, store, waiters
+from sessions import archivecache, early, events, eviction, lifecycle, names, owners, sources, store, waiters
 from sessions.data import Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError, TornJournal
@@ -64,6 +64,7 @@ class Sweep(Frozen):
         yield from self._waiters()
         yield from self._maintenance()
         yield from self._directories()
+        yield from self._archives()
         yield from self._elsewhere()
         yield from self._mounts()
         yield from self._locks()
@@ -75,7 +76,7 @@ class Sweep(Frozen):
             return
         try:
             why_not = act()
-            if not why_not:
+            if not why_not and kind != "archive":  # of which the eviction itself has told
                 events.tell(self.places, Event.REMOVAL, kind=kind, name=name, reason=reason)
         except _IsSomebodys:
             return
@@ -195,6 +196,16 @@ class Sweep(Frozen):
                 raise _IsSomebodys
             return _remove(path)
 
+    def _archives(self) -> Iterator[Finding]:
+        """What was not unpacked wholly into the cache of archives, and what nobody uses and is to go from it."""
+        places = self.places
+        for path in archivecache.leftovers(places):
+            yield from self._take_away("directory", path, "nobody unpacks it", partial(_drop, path), "removed")
+        for one in eviction.unneeded(places, lifecycle.load(places)):
+            yield from self._take_away("archive", one.entry.path, one.reason, partial(_evict, places, one), "evicted")
+        if not self.dry_run:
+            eviction.keep(places)
+
     def _elsewhere(self) -> Iterator[Finding]:
         """Layers and snapshots with a stamp of ours in places that others may write to: only reported."""
         places = self.places
@@ -284,6 +295,18 @@ def _drop_forsaken(places: Places, chroot: str) -> str:
 
 def _remove(path: str) -> str:
     removal.remove_tree(path)
+    return ""
+
+
+def _evict(places: Places, one: eviction.Unneeded) -> str:
+    if eviction.evict(places, one):
+        raise _IsSomebodys
+    return ""
+
+
+def _drop(path: str) -> str:
+    if not archivecache.drop(path):
+        raise _IsSomebodys
     return ""
 
 

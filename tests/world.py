@@ -25,7 +25,7 @@ from pathlib import Path
 import snapshot as snapshots
 from snapshot import Snapshot
 
-from sessions import events, where
+from sessions import archivecache, events, where
 from sessions.linux import binfmt, files, mountinfo, proc, syscall
 from sessions.model import Places
 
@@ -87,6 +87,12 @@ profile = "none"
 [chroot.archive]
 type = "file"
 file = "{base}/archive/chroot.tar.gz"
+archive-cache = false
+profile = "minimal"
+
+[chroot.cached]
+type = "file"
+file = "{base}/archive/chroot.tar.gz"
 profile = "minimal"
 
 [chroot.custom]
@@ -97,6 +103,7 @@ profile = "minimal"
 [chroot.covered]
 type = "file"
 file = "{base}/archive/chroot.tar.gz"
+archive-cache = false
 union-type = "overlay"
 profile = "minimal"
 """
@@ -156,7 +163,7 @@ class World:
         places = self.places
         paths = (
             places.state_dir, places.journal_dir, places.unpack_dir, places.overlay_dir, places.underlay_dir,
-            os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
+            places.archive_dir, os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
             places.mount_dir, places.waiting_dir, places.maintenance_dir, places.events_dir,
         )  # fmt: skip
         state = [path for path in paths if path.startswith(places.state_dir)]
@@ -168,6 +175,8 @@ class World:
         mounts = snapshots.mounts("self")
         # The directory of all mounts is mounted on itself: the files are the same.
         covered = {target for target, _fstype, _root in mounts} - {self.places.mount_dir}
+        # What is whole in the cache of archives is there to stay: broken_trees() tells of what is not.
+        covered |= {entry.path for entry in archivecache.entries(self.places)}
         return Snapshot(
             mounts,
             snapshots.mounts(str(self.peer.pid)) if self.peer else Counter(),
@@ -176,6 +185,17 @@ class World:
             frozenset(self.processes()),
             frozenset(snapshots.loops(str(self.base))),
         )
+
+    def broken_trees(self) -> list[str]:
+        """The trees in the cache of archives that are not what the archive holds."""
+        wanted = dict(_contents(self.chroot))
+        places = [f"{entry.path}/{archivecache.TREE}" for entry in archivecache.entries(self.places)]
+        return [f"not what is in the archive: {place}" for place in places if dict(_contents(Path(place))) != wanted]
+
+    def empty_cache(self) -> None:
+        """Remove every tree in the cache of archives."""
+        for entry in archivecache.entries(self.places):
+            shutil.rmtree(entry.path)
 
     def processes(self) -> Iterator[tuple[int, int]]:
         """Every process of this pid namespace that is not the test's, with its start time."""
@@ -245,6 +265,11 @@ class World:
         """End the helpers; the files are left to who made the directory."""
         if self.peer:
             self.peer.communicate()
+
+
+def _contents(top: Path) -> Iterator[tuple[str, snapshots.Entry]]:
+    for path, entry in snapshots.files_below(str(top), set(), set()):
+        yield os.path.relpath(path, top), entry
 
 
 def make(base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool = False, etc: str = "") -> World:

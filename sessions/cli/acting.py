@@ -10,6 +10,7 @@ import click
 
 from sessions import lifecycle, names, relay, running, store, users
 from sessions.cli.printing import tell
+from sessions.cli.progress import on_terminal
 from sessions.cli.words import ChrootAndCommand, SessionAndCommand
 from sessions.engine import Settings
 from sessions.enter import Request
@@ -73,7 +74,7 @@ def run(
     users.need_root()
     request = _request(words, user, directory, preserve_environment, shell, isolate_network)
     chroot, selected = lifecycle.find_chroot(lifecycle.load(places), thing, with_host=True)
-    settings = Settings(say, script_timeout_s=script_timeout)
+    settings = Settings(say, script_timeout_s=script_timeout, progress=on_terminal())
     with relay.signals_blocked():
         timeout_s = patience_s(lock_timeout, no_wait)
         wish = Wish(request.caller, request.user, automatic=True, lock_timeout_s=timeout_s)
@@ -164,7 +165,7 @@ def begin(
     target = users.find(user) if user else caller
     timeout_s = patience_s(lock_timeout, no_wait)
     wish = Wish(caller, target, _session_id(name) if name else "", lock_timeout_s=timeout_s)
-    settings = Settings(say, script_timeout_s=script_timeout)
+    settings = Settings(say, script_timeout_s=script_timeout, progress=on_terminal())
     with relay.signals_blocked():
         session = lifecycle.begin(places, found, selected, wish, settings)
     try:
@@ -198,7 +199,7 @@ def end(places: Places, names: tuple[str, ...], every: bool, force: bool, script
 @_places
 def recover(places: Places, names: tuple[str, ...], every: bool, script_timeout: float | None) -> int:
     """Bring sessions back up after the machine was restarted."""
-    settings = Settings(say, script_timeout_s=script_timeout)
+    settings = Settings(say, script_timeout_s=script_timeout, progress=on_terminal())
     return _for_each(places, names, every, lambda name: lifecycle.recover(places, name, settings))
 
 

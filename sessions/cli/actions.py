@@ -13,6 +13,7 @@ from types import FrameType
 
 from sessions import relay, running, users
 from sessions.cli import options as cli
+from sessions.cli.progress import on_terminal
 from sessions.cli.selection import Selection, Target
 from sessions.cli.telling import FAILED, Caught, Failed, log, put, tell, tell_error
 from sessions.data import TYPE_CHECKING, replace
@@ -174,7 +175,8 @@ class _Actions:
         from sessions import lifecycle
         from sessions.engine import Settings
 
-        settings = Settings(tell, seen=lambda session: self._seen(session, target))
+        progress = on_terminal(is_quiet=self._options.is_quiet)
+        settings = Settings(tell, seen=lambda session: self._seen(session, target), progress=progress)
         if self._options.action == cli.RECOVER:
             with self._stage(session_id, "setup-recover"):
                 lifecycle.recover(self._places, session_id, settings)
@@ -257,7 +259,8 @@ class _Actions:
         request = self._request
         wish = Wish(request.caller, request.user, session_id, automatic, self._options.verbosity)
         with self._stage(session_id, "setup-start"):
-            lifecycle.begin(self._places, chroot, name, wish, Settings(tell))
+            progress = on_terminal(is_quiet=self._options.is_quiet)
+            lifecycle.begin(self._places, chroot, name, wish, Settings(tell, progress=progress))
 
     def _end(self, session_id: str, settings: Settings) -> None:
         """End a session, and what runs inside; one that somebody else has ended meanwhile is ended."""

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from sessions.keys import KEYS, TYPES, Key, Part, Status
+from sessions.keys import KEYS, TYPES, WHOLE_KEYS, Key, Part, Status
 from sessions.keytypes import show
 
 BEGIN = '.\\" The lines from here on are made from the table of keys by: make docs\n'
@@ -18,6 +18,11 @@ def key_list(*states: Status) -> str:
     return "".join(_entry(key) for key in KEYS if key.status in states and not key.internal)
 
 
+def whole_key_list() -> str:
+    """The roff list of the keys that are about no chroot."""
+    return "".join(_entry(key) for key in WHOLE_KEYS)
+
+
 def variable_list() -> str:
     """The roff list of the variables of setup scripts that hold the value of a key."""
     variables = dict.fromkeys(key.variable for key in KEYS if key.variable)
@@ -26,7 +31,7 @@ def variable_list() -> str:
 
 # Page -> what is made in it.
 PAGES: dict[str, Callable[[], str]] = {
-    "sessions.toml.5": lambda: key_list(Status.CURRENT, Status.NATIVE),
+    "sessions.toml.5": lambda: key_list(Status.CURRENT, Status.NATIVE) + whole_key_list(),
     "schroot.conf.5": lambda: key_list(*Status),
     "schroot-setup.5": variable_list,
 }
@@ -50,6 +55,8 @@ def _lines(key: Key) -> Iterator[str]:
         facts.append(_STATUS_WORDS[key.status])
     if key.required:
         facts.append("Required.")
+    if key.part is Part.WHOLE:
+        facts.append("It stands above all tables, and is about no chroot.")
     default = show(key.default)
     if default and len(default) < 40:
         facts.append(f"Default: {_escaped(default)}.")

@@ -13,7 +13,7 @@ from sessions.data import TYPE_CHECKING, Frozen, Mutable, field, replace
 from sessions.errors import InvalidName
 from sessions.keys import Key, Part, Status
 from sessions.keytypes import BOOLEAN, PERSONALITY, REGEX, Value
-from sessions.model import Chroot, Custom, Directory, Image, Places, Plain, Source, Union
+from sessions.model import Chroot, Custom, Directory, File, Image, Places, Plain, Source, Union
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,6 +23,7 @@ _DISALLOWED = ("name", "mount-location")
 # An empty value of these is passed over with a warning, as schroot does with a truth value that is none.
 _PASSED_OVER_WHEN_EMPTY = (REGEX, PERSONALITY)
 _OLD_DIRECTORY = "location"
+_CACHE = "archive-cache"
 
 Origins = dict[str, tuple[str, int]]
 Settings = dict[str, Value]
@@ -105,6 +106,7 @@ def build(section: RawSection, raw: RawFile, places: Places) -> Built:
         if "script-config" in settings:
             settings["profile"] = ""
         pairs = custom.merge(settings, given, report)
+        _settle_cache(source, settings, report)
         chroot = _assemble(section.name, source, {**_native_defaults(report), **settings}, pairs, places)
         chroot = _without_source_keys(chroot, settings, report)
         _check_root(chroot, report)
@@ -153,7 +155,7 @@ def _read_values(source: type[Source], report: Report) -> tuple[Settings, dict[s
             _read_old_directory(value, settings, report)
         elif key is None:
             _read_unlisted(name, value, source, given, report)
-        elif not _is_legal(key, source, report):
+        elif not _is_legal(key, source, settings, report):
             _unknown(name, source, report)
         elif key.internal:
             report.error(name, f"Disallowed key ‘{name}’ used", "remove the line: sessions have it, and chroots do not")
@@ -165,9 +167,12 @@ def _read_values(source: type[Source], report: Report) -> tuple[Settings, dict[s
     return settings, given
 
 
-def _is_legal(key: Key, source: type[Source], report: Report) -> bool:
-    """As the table says; but schroot knows no unions over some, whatever is said of one, and so do its files here."""
-    is_ours_alone = key.part is Part.UNION and source in keys.NATIVELY_UNIONABLE
+def _is_legal(key: Key, source: type[Source], settings: Settings, report: Report) -> bool:
+    """As the table says; but schroot knows no unions over some, whatever is said of one, and so do its files here.
+
+    Unless they ask for the cache of archives, of which schroot knows nothing; its key comes before those of the union.
+    """
+    is_ours_alone = key.part is Part.UNION and source in keys.NATIVELY_UNIONABLE and not settings.get(_CACHE)
     return keys.is_legal(key, source) and (report.is_native or not is_ours_alone)
 
 
@@ -232,6 +237,22 @@ def _did_you_mean(name: str, source: type[Source]) -> str:
     legal = [key.name for key in keys.KEYS if keys.is_legal(key, source) and not key.internal]
     close = difflib.get_close_matches(name, legal, 1) or difflib.get_close_matches(name, keys.PROFILE_FILES, 1)
     return f"did you mean ‘{close[0]}’?" if close else "remove the line"
+
+
+def _settle_cache(source: type[Source], settings: Settings, report: Report) -> None:
+    """An archive is shared only below an overlay: with the cache there is one, and where none is wanted, no cache."""
+    if source is not File:
+        return
+    union = settings.get("union-type")
+    if not settings.get(_CACHE, report.is_native):
+        return
+    if union is None:
+        settings["union-type"] = "overlay"
+    elif union == "none":
+        if settings.get(_CACHE):
+            reason = "an archive in the cache is shared by its sessions, and without a union they would change it"
+            report.error(_CACHE, reason, f"remove union-type = none, or set {_CACHE} = false")
+        settings[_CACHE] = False
 
 
 def _check_required(source: type[Source], settings: Settings, report: Report) -> None:

@@ -9,6 +9,8 @@ from sessions.config.build import Built, Origins, is_host_root
 from sessions.config.raw import WARNING, Problem
 from sessions.data import Frozen, field, replace
 from sessions.errors import ConfigError, NotFound
+from sessions.keys import WHOLE_KEYS
+from sessions.keytypes import Value
 from sessions.model import Chroot, Union
 
 _SOURCE_ENDING = "-source"
@@ -28,6 +30,8 @@ class Configuration(Frozen):
     """Alias to name, those of broken sections too, so that they lead to the problem."""
     source_aliases: dict[str, str] = field(default_factory=dict)
     """ALIAS-source to the name of the chroot whose source twin it means."""
+    whole: dict[str, Value] = field(default_factory=lambda: {key.name: key.default for key in WHOLE_KEYS})
+    """The values of the keys that are about no chroot."""
 
     def find(self, namespace: str, name: str) -> Chroot:
         """The chroot or source twin called `name`, which may be an alias.
@@ -96,7 +100,7 @@ def source_twin(chroot: Chroot) -> Chroot:
 
 
 def configuration_of(
-    definitions: Mapping[str, Built], problems: Sequence[Problem], order: Sequence[str]
+    definitions: Mapping[str, Built], problems: Sequence[Problem], order: Sequence[str], whole: Mapping[str, Value]
 ) -> Configuration:
     """Put definitions together; `order` is that of the files, and becomes that of the problems."""
     clashes: list[Problem] = []
@@ -116,6 +120,7 @@ def configuration_of(
         broken={name: built.first_error for name, built in definitions.items() if built.first_error},
         aliases=aliases,
         source_aliases=source_aliases,
+        whole={**Configuration().whole, **whole},
     )
 
 

@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Iterator
 
-from sessions import names
+from sessions import keys, names
 from sessions.config import build, ini
 from sessions.config.build import Built
 from sessions.config.configuration import Configuration, configuration_of
 from sessions.config.raw import ERROR, WARNING, Dialect, Problem, RawFile
 from sessions.config.read import UNSETTLED_NS, Signature, Untrusted, read_trusted, signature
 from sessions.data import Frozen, Mutable, field
+from sessions.keytypes import Value
 from sessions.model import Places
 
 __all__ = ["Configuration", "Problem", "load", "load_cached"]
@@ -71,6 +72,7 @@ def _load(places: Places) -> _Loaded:
     looked = _Looked()
     problems: list[Problem] = []
     definitions: dict[str, Built] = {}
+    whole: dict[str, Value] = {}
     order = []
     for path, dialect in _files(places, looked, problems):
         order.append(path)
@@ -78,9 +80,10 @@ def _load(places: Places) -> _Loaded:
         if raw is not None:
             problems.extend(raw.problems)
             _define(raw, places, definitions, problems)
+            _read_whole_keys(raw, whole, problems)
     signatures = tuple(looked.at.items())
     is_settled = all(seen is None or now_ns - seen[4] > UNSETTLED_NS for _path, seen in signatures)
-    return _Loaded(configuration_of(definitions, problems, order), signatures, is_settled)
+    return _Loaded(configuration_of(definitions, problems, order, whole), signatures, is_settled)
 
 
 def _files(places: Places, looked: _Looked, problems: list[Problem]) -> Iterator[tuple[str, Dialect]]:
@@ -140,6 +143,19 @@ def _parse(path: str, dialect: Dialect, looked: _Looked, problems: list[Problem]
     from sessions.config import toml
 
     return toml.parse(text, path)
+
+
+def _read_whole_keys(raw: RawFile, whole: dict[str, Value], problems: list[Problem]) -> None:
+    """Read the keys that are about no chroot; of two definitions of a key the first counts."""
+    for name, (value, line) in raw.values.items():
+        key = next(key for key in keys.WHOLE_KEYS if key.name == name)
+        try:
+            if name in whole:
+                raise ValueError(f"Duplicate key ‘{name}’: another file has it, too; keep one of them")
+            whole[name] = key.value_type.accept(value)
+        except ValueError as error:
+            reason, _semicolon, remedy = str(error).rpartition("; ")
+            problems.append(Problem(raw.file, line, "", name, ERROR, reason, remedy))
 
 
 def _define(raw: RawFile, places: Places, definitions: dict[str, Built], problems: list[Problem]) -> None:

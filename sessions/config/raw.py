@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from sessions.data import Frozen
+from sessions.data import Frozen, field
 
 ERROR = "error"
 WARNING = "warning"
@@ -84,3 +84,5 @@ class RawFile(Frozen):
     dialect: Dialect
     sections: tuple[RawSection, ...]
     problems: tuple[Problem, ...] = ()
+    values: dict[str, tuple[object, int]] = field(default_factory=dict)
+    """The keys that are about no chroot, each with its value and line."""

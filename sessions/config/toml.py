@@ -13,6 +13,7 @@ from sessions.config.raw import ERROR, Dialect, Problem, RawFile, RawSection, st
 from sessions.keytypes import kind
 
 _CHROOT = "chroot"
+_WHOLE = tuple(key.name for key in keys.WHOLE_KEYS)
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _PATH = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
 _HEADER = re.compile(rf"[ \t]*\[\[?[ \t]*({_PATH})[ \t]*\]")
@@ -83,8 +84,11 @@ def _parts(path: str) -> tuple[str, ...]:
 def _sections(root: dict[str, object], file: str, lines: Lines) -> RawFile:
     sections = []
     problems = []
+    values = {}
     for name, value in root.items():
-        if name != _CHROOT:
+        if name in _WHOLE:
+            values[name] = (value, lines.top(name))
+        elif name != _CHROOT:
             remedy = "only tables [chroot.NAME] are known" + _did_you_mean(name)
             problems.append(Problem(file, lines.top(name), "", name, ERROR, f"unknown table or key ‘{name}’", remedy))
         elif not isinstance(value, dict):
@@ -92,11 +96,13 @@ def _sections(root: dict[str, object], file: str, lines: Lines) -> RawFile:
             problems.append(Problem(file, lines.top(name), "", name, ERROR, reason, remedy))
         else:
             sections = [_section(chroot, table, file, lines) for chroot, table in value.items()]
-    return RawFile(file, Dialect.TOML, tuple(sections), tuple(problems))
+    return RawFile(file, Dialect.TOML, tuple(sections), tuple(problems), values)
 
 
 def _did_you_mean(name: str) -> str:
-    return f"; write [chroot.NAME] for [{name}.NAME]" if name.lower().startswith("ch") else ""
+    if name.lower().startswith("ch"):
+        return f"; write [chroot.NAME] for [{name}.NAME]"
+    return f", and {' and '.join(_WHOLE)}" if name.startswith(_WHOLE[0][:3]) else ""
 
 
 def _section(name: str, table: object, file: str, lines: Lines) -> RawSection:

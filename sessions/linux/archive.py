@@ -9,13 +9,16 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from io import FileIO
 
-from sessions.data import Frozen
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.errors import BadArchive, SessionsError
 from sessions.linux import files, mountinfo, trace
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 _PIPE_BYTES = 1 << 20
 
@@ -96,18 +99,29 @@ def compression_of(path: str) -> Compression:
     raise BadArchive(f"{path}: Unsupported filetype", hint=f"the name has to end in one of {' '.join(_BY_ENDING)}")
 
 
-def unpack(archive: str, directory: str) -> None:
+# Takes an archive and its size, and gives what is told, from time to time, how many bytes of it have been read.
+Progress: TypeAlias = "Callable[[str, int], AbstractContextManager[Callable[[int], None]]]"
+
+
+def unpack(
+    archive: str,
+    directory: str,
+    *,
+    progress: Progress | None = None,
+    watching: Callable[[int], AbstractContextManager[None]] | None = None,
+) -> int:
     """Unpack an archive into an empty directory, with owners, modes, links, capabilities and other attributes.
 
-    Raises BadArchive if the archive is damaged, could reach outside the directory, or cannot be unpacked wholly; what
-    is in the directory then is left to the caller.
+    Returns how many bytes it is without its compression. `watching` is given the archive's descriptor, whose offset it
+    leaves alone, and is left when all of it has been read. Raises BadArchive if the archive is damaged, could reach
+    outside the directory, or cannot be unpacked wholly; what is in the directory then is left to the caller.
     """
     from sessions.linux.tarflow import Failed, Tool, flow
     from sessions.linux.tarheader import Refused
 
     compression = compression_of(archive)
     with ExitStack() as stack:
-        archive_fd = stack.enter_context(_opened(archive))
+        archive_fd = stack.enter_context(opened(archive))
         if os.listdir(directory):
             raise SessionsError(f"{directory} is not empty", hint="give an empty directory to unpack into")
         trace.point("unpack", archive)
@@ -121,13 +135,24 @@ def unpack(archive: str, directory: str) -> None:
         tar = stack.enter_context(Tool(("tar", *_UNPACK, f"--directory={directory}"), "tar", out.fileno(), None))
         out.close()
         trace.point("unpacking", archive)
+        tick = stack.enter_context(_telling(progress, archive, archive_fd)) if progress else None
         try:
-            flow(source_fd, sink, reader, tar)
+            # Only now, since no thread of it should be there while programs are started.
+            with watching(archive_fd) if watching else nullcontext():
+                size_bytes = flow(source_fd, sink, reader, tar, tick)
         except Refused as refusal:
             raise BadArchive(f"{archive}: {refusal}", hint="do not trust it; make it anew") from None
         except Failed as failure:
             raise BadArchive(f"{archive}: {failure}") from None
         trace.point("unpacked", archive)
+        return size_bytes
+
+
+@contextmanager
+def _telling(progress: Progress, archive: str, fd: int) -> Iterator[Callable[[], None]]:
+    """What tells how far an archive has been read: its descriptor and that of the program that reads it are one."""
+    with progress(archive, os.fstat(fd).st_size) as tell:
+        yield lambda: tell(os.lseek(fd, 0, os.SEEK_CUR))
 
 
 def repack(directory: str, archive: str, *, temporary: str) -> None:
@@ -141,7 +166,7 @@ def repack(directory: str, archive: str, *, temporary: str) -> None:
 
     compression = compression_of(archive)
     _refuse_mounts(directory)
-    with _opened(archive) as fd:
+    with opened(archive) as fd:
         old = os.fstat(fd)
     target = os.path.realpath(archive)
     try:
@@ -187,7 +212,7 @@ def _pack(directory: str, file: FileIO, compression: Compression) -> None:
 
 
 @contextmanager
-def _opened(archive: str) -> Iterator[int]:
+def opened(archive: str) -> Iterator[int]:
     """A descriptor of an archive that only root can have written; BadArchive, in schroot's words, if it is none."""
     try:
         # Without O_NONBLOCK a FIFO of that name would keep us waiting.

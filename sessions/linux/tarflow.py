@@ -6,9 +6,10 @@ complaints of both programs are read, so that one with much to say cannot get st
 
 from __future__ import annotations
 
+import errno
 import os
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from sessions.data import TYPE_CHECKING
@@ -24,6 +25,7 @@ _SPLICE_BYTES = 1 << 30
 # Headers held back until a member has been checked; the largest honest ones hold extended attributes.
 _HELD_BYTES = 4 * 1024 * 1024
 _COMPLAINT_BYTES = 64 * 1024
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _CLOSING_WORDS = ("Error is not recoverable: exiting now", "Exiting with failure status due to previous errors")
 
 
@@ -31,15 +33,21 @@ class Failed(Exception):
     """What a program that took part had to say when it failed."""
 
 
-def flow(source_fd: int, sink: IO[bytes], reader: Tool | None, writer: Tool | None) -> None:
-    """Pass an archive on from a descriptor to a file or a program; all of it has arrived when this returns.
+def flow(
+    source_fd: int,
+    sink: IO[bytes],
+    reader: Tool | None,
+    writer: Tool | None,
+    tick: Callable[[], None] | None = None,
+) -> int:
+    """Pass an archive on from a descriptor to a file or a program; all of it has arrived when this returns its size.
 
     `reader` is the program that writes to `source_fd`, `writer` the one that reads from `sink`, a pipe, which is
-    closed then. Raises Failed if one of them fails, Refused for what the archive is or holds, and OSError
-    if a descriptor fails; the programs may still run then.
+    closed then. `tick` is called again and again meanwhile. Raises Failed if one of them fails, Refused for what the
+    archive is or holds, and OSError if a descriptor fails; the programs may still run then.
     """
     tools = [tool for tool in (reader, writer) if tool]
-    stream = _Stream(source_fd, sink.fileno(), tools)
+    stream = _Stream(source_fd, sink.fileno(), tools, tick)
     try:
         check(stream)
         stream.flush()
@@ -56,6 +64,7 @@ def flow(source_fd: int, sink: IO[bytes], reader: Tool | None, writer: Tool | No
         sink.close()
     for tool in tools:
         tool.finish()
+    return stream.moved_bytes
 
 
 class Tool:
@@ -94,7 +103,9 @@ class Tool:
         name = self._argv[0]
         if name == "tar":
             # tar warns and succeeds; when it fails, the cause is the last thing it says but for a formula.
-            lines = [line for line in lines if not line.endswith(_CLOSING_WORDS)][-1:] if status else []
+            lines = [line for line in lines if not line.endswith(_CLOSING_WORDS)] if status else []
+            # But it goes on where a disk is full, and complains of what is missing for that.
+            lines = [line for line in lines if line.endswith(_FULL)][:1] or lines[-1:]
         # bzip2 warns of what follows the end of an archive and succeeds; when it fails, it adds advice.
         lines = [line for line in lines if line.startswith(f"{name}: ")] or lines[:1]
         if status or lines:
@@ -104,7 +115,11 @@ class Tool:
 class _Stream:
     """The archive on its way: `_block` from `_passed` on has been read, but may not go on before it is checked."""
 
-    def __init__(self, source_fd: int, sink_fd: int, tools: Sequence[Tool]) -> None:
+    def __init__(
+        self, source_fd: int, sink_fd: int, tools: Sequence[Tool], tick: Callable[[], None] | None = None
+    ) -> None:
+        self.moved_bytes = 0
+        self._tick = tick
         self._source_fd = source_fd
         self._sink_fd = sink_fd
         self._block = b""
@@ -138,6 +153,7 @@ class _Stream:
             if not moved:
                 raise Ended("it ends within a member")
             left -= moved
+            self._count(moved)
 
     def rest(self) -> Iterator[bytes]:
         """All that follows, piece by piece; it is not passed on."""
@@ -149,6 +165,7 @@ class _Stream:
     def flush(self) -> None:
         """Write what may go on."""
         view = memoryview(self._block)[self._sent : self._passed]
+        self._count(len(view))
         while view:
             try:
                 view = view[os.write(self._sink_fd, view) :]
@@ -156,6 +173,11 @@ class _Stream:
                 self._wait(self._sink_fd, select.POLLOUT)
         self._block = self._block[self._passed :]
         self._sent = self._passed = 0
+
+    def _count(self, moved_bytes: int) -> None:
+        self.moved_bytes += moved_bytes
+        if self._tick:
+            self._tick()
 
     def _fill(self) -> bool:
         """Read some more; False at the end."""

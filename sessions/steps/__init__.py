@@ -47,6 +47,7 @@ KINDS: dict[str, type[Step]] = {
 RARE = {
     "archive": ("storage", "UnpackedArchive"),
     "btrfs-snapshot": ("btrfs", "SubvolumeSnapshot"),
+    "cached-archive": ("cached", "CachedArchive"),
     "device": ("devices", "MountedDevice"),
     "root-inside": ("devices", "RootInside"),
     "lvm-snapshot": ("volumes", "LogicalSnapshot"),

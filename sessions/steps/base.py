@@ -26,6 +26,8 @@ from sessions.model import (
 if TYPE_CHECKING:
     from typing import Any, ClassVar, TypeAlias
 
+    from sessions.linux.archive import Progress
+
 Note: TypeAlias = "dict[str, Any]"
 
 
@@ -52,6 +54,8 @@ class Context(Mutable):
     """For setup-stop: whether the session was up, so that what it changed is to be kept (repacking an archive)."""
     force: bool = False
     script_timeout_s: float | None = None
+    progress: Progress | None = None
+    """Shows how far the unpacking of an archive has come, to a person who waits for it."""
     seen: Session | None = None
     """The session as foreign scripts are told of it, if otherwise than it is."""
     note: Note = field(default_factory=dict)

@@ -121,7 +121,7 @@ class OwnedTree(Step):
             raise
         os.rename(unnamed, self.path)
         trace.point("named", self.path)
-        self._fill()
+        self._fill(context)
         if context.session.owner is None:
             self._sync()
 
@@ -132,7 +132,7 @@ class OwnedTree(Step):
         """Remove what is ours at a path; nothing there is success."""
         removal.remove_tree(path)
 
-    def _fill(self) -> None:
+    def _fill(self, context: Context) -> None:
         """Put into it what belongs there."""
 
     def _sync(self) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 
+# Where overlayfs keeps the file handle of the lower directory that an upper one was first mounted over.
+_ORIGIN_ATTRIBUTE = "trusted.overlay.origin"
+
+
 class Overlay(MountStep):
     """An overlay: `lowers` (topmost first) below a layer of the session's own in the directory `layer`.
 
@@ -31,6 +35,8 @@ class Overlay(MountStep):
     options: str = ""
     volatile: bool = False
     read_only_fallback: bool = False
+    lower_may_be_new: bool = False
+    """Whether the lower directory may be made again with the same contents, as that of an archive in the cache."""
 
     def check(self, context: Context) -> Note:
         """The kernel has to have overlays, and every lower directory has to be there."""
@@ -66,8 +72,15 @@ class Overlay(MountStep):
         pairs.append(("volatile", "") if self.volatile else ("index", "on"))
         extra = mountoptions.parse(self.options)
         data = ",".join([f"{key}={value}" if value else key for key, value in pairs] + [extra.data] * bool(extra.data))
+        target = f"/proc/self/fd/{target_fd}"
         try:
-            syscall.mount(self.source, f"/proc/self/fd/{target_fd}", "overlay", extra.flags, data)
+            try:
+                syscall.mount(self.source, target, "overlay", extra.flags, data)
+            except OSError as error:
+                if error.errno != errno.ESTALE or not self.lower_may_be_new:
+                    raise
+                _forget_lower(upper, work)
+                syscall.mount(self.source, target, "overlay", extra.flags, data)
         except OSError as error:
             if self.read_only_fallback:
                 self._bind_read_only(target_fd)
@@ -119,6 +132,19 @@ def _forgive_volatile(work: str) -> None:
     A session with such a layer is never recovered after a restart of the machine, so that there was none.
     """
     removal.remove_tree(f"{work}/work/incompat/volatile")
+
+
+def _forget_lower(upper: str, work: str) -> None:
+    """Let a layer be mounted over another directory: with index=on the kernel notes which one it was made over.
+
+    It makes its index of hard links in the lower directory anew, and what it holds of them stays whole files.
+    """
+    removal.remove_tree(f"{work}/index")
+    try:
+        os.removexattr(upper, _ORIGIN_ATTRIBUTE)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
 
 
 def _escape(path: str) -> str:

@@ -28,9 +28,9 @@ class UnpackedArchive(OwnedTree):
             raise StepFailed(f"{self.archive}: Failed to stat file: No such file or directory")
         return super().check(context)
 
-    def _fill(self) -> None:
+    def _fill(self, context: Context) -> None:
         """Unpack into it."""
-        archive.unpack(self.archive, self.path)
+        archive.unpack(self.archive, self.path, progress=context.progress)
 
     def _sync(self) -> None:
         """All that was unpacked, too."""

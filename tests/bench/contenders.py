@@ -20,7 +20,7 @@ PROFILES = ("minimal", "default")
 TRUE = "/bin/true"
 DEBIANS = "/usr/bin/schroot"
 PREFIX = "/usr/local"
-DEPENDENCIES = ("click", "filelock", "psutil", "tomli")
+DEPENDENCIES = ("click", "filelock", "psutil", "tomli", "tqdm")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",

@@ -167,7 +167,8 @@ class Driver:
                 stay = [f"{self.original}/{name}" for name in self.kind.copies]
                 self.changed = {path: now[path] for path in stay}
             self.start_again()
-            if problems := differences(self.before, self.world.snapshot(), permanent=self.world.permanent):
+            problems = self.world.broken_trees()
+            if problems := problems + differences(self.before, self.world.snapshot(), permanent=self.world.permanent):
                 raise AssertionError(f"a session that nobody disturbs leaves: {problems}")
 
     def begin(self, session_id: str = ID) -> None:
@@ -235,6 +236,8 @@ class Driver:
     def start_again(self) -> None:
         """The originals as they were, for the next schedule."""
         worlds.reap()
+        if self.kind.cold:
+            self.world.empty_cache()
         self.world.restore_files(self.before)
         if self.kind.fresh:
             for path in (self.places.state_dir, self.places.runtime_dir):
@@ -254,6 +257,7 @@ class Driver:
             changed[archive] = now.files[archive]
         permanent = self.world.permanent | self.may_stay
         found = differences(self.before, now, permanent=permanent, changed=changed)
+        found += self.world.broken_trees()
         return found + [f"locked: {path}" for path in self.world.held_locks()]
 
     def archive_is(self, *, new: bool | None, with_mark: bool) -> list[str]:

@@ -115,6 +115,8 @@ class Kind:
     """Whether another session is up all the time."""
     fresh: bool = False
     """Whether nothing of ours has ever been there before."""
+    cold: bool = False
+    """Whether the cache of archives is empty each time."""
     early: bool = False
     """Whether the state directory is read-only all the time, as early at boot."""
     lasts: bool = True
@@ -136,6 +138,9 @@ KINDS = {
         Kind("tmpfs-automatic", "memory", automatic=True, lasts=False),
         Kind("archive", "archive"),
         Kind("archive-overlay", "covered"),
+        Kind("archive-cached", "cached", cold=True),
+        Kind("archive-cached-automatic", "cached", automatic=True, cold=True, lasts=False),
+        Kind("archive-cached-warm", "cached"),
         Kind("archive-source", "source:archive", repacks=True),
         Kind("script", "minimal", scripts={"30script": SCRIPT}),
         Kind("script-in-directory", "plain", scripts={"30script": SCRIPT}, changes_original=True),

@@ -25,11 +25,13 @@ SEED = os.environ.get("SESSIONS_CRASH_SEED") or (str(random.SystemRandom().randr
 # How many schedules there are of what is not tried in full.
 SHARED, PAIRS, MORE_PAIRS, REBOOTS, RESTS, ERRNOS, MORE_ERRNOS = 16, 12, 200, 30, 30, 12, 1000
 
-PAIRED = list(KINDS) if ALL else ["overlay", "directory", "archive-source", "script", "tmpfs-automatic"]
-RESTED = ["overlay", "overlay-default-profile", "directory", "archive", "archive-source", "tmpfs", "script", "services"]
+_PAIRED = ["overlay", "directory", "archive-cached", "archive-source", "script", "tmpfs-automatic"]
+PAIRED = list(KINDS) if ALL else _PAIRED
+RESTED = ["overlay", "overlay-default-profile", "directory", "archive", "archive-cached", "archive-source"]
+RESTED += ["tmpfs", "script", "services"]
 EVERY_ERRNO = ["overlay", "directory", "archive", "tmpfs", "script"]
 TORN = ["overlay", "directory", "archive", "script"]
-LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-source", "script-in-directory"]
+LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-cached", "archive-source", "script-in-directory"]
 # Without the kinds that are no different in this.
 _AS_OTHERS = ("overlay-first-ever", "overlay-beside-another", "overlay-early", "tmpfs-automatic")
 REBOOTED = [kind for kind in KINDS if kind not in _AS_OTHERS]

@@ -143,14 +143,19 @@ class World:
         return sessions.begin(chroot, places=self.places, **wishes)  # type: ignore[arg-type]
 
     def leftovers(self) -> list[str]:
-        """What sessions have left in the state and runtime directories: anything but the directories themselves."""
+        """What sessions have left in the state and runtime directories: anything but the directories themselves.
+
+        Nor the unpacked archives in the cache, which are there for others.
+        """
         found = []
         for top in ("state", "run"):
-            state = ("sessions", "maintenance", "union", "union/overlay", "union/underlay", "unpack")
+            state = ("sessions", "maintenance", "union", "union/overlay", "union/underlay", "unpack", "archives")
             usual = {f"{self.base}/state/{name}" for name in state}
             usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting", *EVENTS)}
             usual |= {f"{self.base}/run/early-state{name}" for name in ("", *(f"/{inside}" for inside in state))}
             found += [str(path) for path in (self.base / top).rglob("*") if str(path) not in usual]
+        complete = [str(path) for path in (self.base / "state/archives").glob("[!.]*")]
+        found = [path for path in found if not f"{path}/".startswith(tuple(f"{one}/" for one in complete))]
         return sorted(found)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers import MNT_DETACH, MS_BIND, MS_REC, REPOSITORY, make_chroot, mount, umount
 
-DEPENDENCIES = ("click", "filelock", "psutil", "tomli")
+DEPENDENCIES = ("click", "filelock", "psutil", "tomli", "tqdm")
 DISTRIBUTIONS = "/usr/lib/python3/dist-packages"
 CONFIGURATION = """
 [tiny]

@@ -19,7 +19,7 @@ FLOORS = (
     ("linux",),
     ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "mountwords", "records"),
     ("config",),
-    ("steps", "journal", "locks", "owners", "engine"),
+    ("steps", "archivecache", "journal", "locks", "owners", "engine"),
     (
         "script",
         "schroots",
@@ -39,6 +39,7 @@ FLOORS = (
         "running",
         "lifecycle",
         "upkeep",
+        "eviction",
         "sweep",
         "api",
     ),

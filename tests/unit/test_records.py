@@ -13,6 +13,7 @@ from sessions import records, steps
 from sessions.data import Frozen, replace
 from sessions.model import (
     SOURCES,
+    CachedTree,
     Chroot,
     CopyLine,
     FstabLine,
@@ -36,7 +37,7 @@ def data_of(cls: type[Frozen]) -> st.SearchStrategy[Any]:
     return st.builds(cls, **{name: st.from_type(hint) for name, hint in records.field_types(cls).items()})
 
 
-for known in (Owner, Union, Identity, Places, *SOURCES, Chroot, FstabLine, CopyLine, HostMount, Script):
+for known in (Owner, CachedTree, Union, Identity, Places, *SOURCES, Chroot, FstabLine, CopyLine, HostMount, Script):
     st.register_type_strategy(known, data_of(known))
 SESSIONS = data_of(Session)
 PLANS = st.lists(st.one_of([data_of(kind) for kind in steps.KINDS.values()]), max_size=4)
@@ -76,7 +77,9 @@ def test_every_kind_of_step_and_source_has_a_name_of_its_own() -> None:
         below = {leaf for subclass in subclasses for leaf in leaves(subclass)}
         return below | ({cls} if cls.__dict__.get("kind") else set())
 
-    assert leaves(Step) == set(steps.KINDS.values())
+    rare = {steps.rare(class_name) for _module, class_name in steps.RARE.values()}
+    assert leaves(Step) == {*steps.KINDS.values(), *rare}
+    assert not {kind.kind for kind in rare} & set(steps.KINDS) and {kind.kind for kind in rare} == set(steps.RARE)
     assert len({source.kind for source in SOURCES}) == len(SOURCES)
     for source in SOURCES:
         chroot = Chroot(name="x", source=source())

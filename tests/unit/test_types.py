@@ -37,7 +37,7 @@ from sessions.sources import Storage
 EVERY: dict[str, tuple[dict[str, str], Source]] = {
     "plain": ({"directory": "/srv"}, Plain("/srv")),
     "directory": ({"directory": "/srv"}, Directory("/srv")),
-    "file": ({"file": "/x.tar", "location": "/in"}, File("/x.tar", "/in")),
+    "file": ({"file": "/x.tar", "location": "/in", "archive-cache": "false"}, File("/x.tar", "/in")),
     "loopback": (
         {"file": "/x.img", "location": "/in", "mount-options": "-o noatime"},
         Loopback("/x.img", "-o noatime", "/in"),
@@ -90,7 +90,7 @@ def schroots(kind: str, more: str = "", without: str = "") -> str:
 
 def native(kind: str) -> str:
     lines = (
-        f"{key} = {value}" if key.startswith("custom-") else f'{key} = "{value}"'
+        f"{key} = {value}" if value in ("true", "false") else f'{key} = "{value}"'
         for key, value in EVERY[kind][0].items()
     )
     return "\n".join(("[chroot.a]", f'type = "{kind}"', *lines))
