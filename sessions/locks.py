@@ -99,6 +99,21 @@ def _open(lock_dir: str, path: str) -> int:
         ) from error
 
 
+@contextmanager
+def device_lock(lock_dir: str) -> Iterator[None]:
+    """Held while a loop device is looked for or made: of one file there must not be two.
+
+    It is on the directory itself, so that who is killed leaves nothing; root alone can open that.
+    """
+    files.ensure_own_directory(lock_dir, 0o700)
+    fd = os.open(lock_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def is_locked(lock_dir: str, session_id: str) -> bool:
     """Whether somebody is acting on the session at this moment."""
     try:

@@ -114,14 +114,17 @@ def entry_of(path: str) -> Entry:
 
 
 def loops(base: str) -> Iterator[str]:
-    """The loop devices on files below `base`; others may come and go meanwhile."""
+    """The files below `base` that have loop devices, with how many; others may come and go meanwhile."""
+    found: Counter[str] = Counter()
     for path in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             backing_file = path.read_text().strip()
         except OSError:
             continue
         if backing_file.startswith(f"{base}/"):
-            yield f"{path.parts[3]}: {backing_file}"
+            found[backing_file] += 1
+    for backing_file, count in found.items():
+        yield f"{count} of {backing_file}"
 
 
 def remove(path: str) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import snapshot as snapshots
+from disks import DISKS, Disk, make_disk
 from snapshot import Snapshot
 
 from sessions import archivecache, events, where
@@ -100,6 +101,31 @@ type = "custom"
 custom-session-purgeable = true
 profile = "minimal"
 
+[chroot.loop]
+type = "loopback"
+file = "{base}/disks/loop"
+union-type = "overlay"
+profile = "minimal"
+
+[chroot.mounted]
+type = "loopback"
+file = "{base}/disks/mounted"
+profile = "default"
+
+[chroot.image]
+type = "image"
+file = "{base}/disks/image"
+union-type = "overlay"
+union-overlay-directory = "{base}/elsewhere"
+union-underlay-directory = "{base}/underneath"
+profile = "minimal"
+
+[chroot.btrfs]
+type = "btrfs-snapshot"
+btrfs-source-subvolume = "{base}/disk/source"
+btrfs-snapshot-directory = "{base}/disk/snapshots"
+profile = "minimal"
+
 [chroot.covered]
 type = "file"
 file = "{base}/archive/chroot.tar.gz"
@@ -134,6 +160,7 @@ class World:
     base: Path
     places: Places
     peer: subprocess.Popen[bytes] | None = None
+    disk: Disk | None = None
     helpers: set[int] = field(default_factory=set)
     """Processes that belong to the test."""
 
@@ -168,20 +195,27 @@ class World:
         )  # fmt: skip
         state = [path for path in paths if path.startswith(places.state_dir)]
         early = [path.replace(places.state_dir, places.early_dir) for path in state]
-        return frozenset((*paths, *early, f"{self.base}/elsewhere"))
+        return frozenset((*paths, *early, f"{self.base}/elsewhere", f"{self.base}/underneath"))
+
+    @property
+    def private_directories(self) -> frozenset[str]:
+        """Directories that sessions mount on themselves, and share."""
+        return frozenset((self.places.mount_dir, self.places.underlay_dir, f"{self.base}/underneath"))
 
     def snapshot(self) -> Snapshot:
         """What there is now; what lies below a mount in here is not looked at."""
         mounts = snapshots.mounts("self")
-        # The directory of all mounts is mounted on itself: the files are the same.
-        covered = {target for target, _fstype, _root in mounts} - {self.places.mount_dir}
+        # What is mounted on itself has the same files.
+        seen = self.private_directories | {str(self.disk.place) if self.disk else ""}
+        covered = {target for target, _fstype, _root in mounts} - seen
+        # Lock files may be left by a process that was killed: lock_files() tells of them. Events are to be left.
+        unlisted = {self.places.lock_dir, self.places.events_dir}
         # What is whole in the cache of archives is there to stay: broken_trees() tells of what is not.
         covered |= {entry.path for entry in archivecache.entries(self.places)}
         return Snapshot(
             mounts,
             snapshots.mounts(str(self.peer.pid)) if self.peer else Counter(),
-            # Lock files may be left by a process that was killed: lock_files() tells of them. Events are to be left.
-            dict(snapshots.files_below(str(self.base), covered, {self.places.lock_dir, self.places.events_dir})),
+            dict(snapshots.files_below(str(self.base), covered, unlisted)),
             frozenset(self.processes()),
             frozenset(snapshots.loops(str(self.base))),
         )
@@ -239,9 +273,12 @@ class World:
             reap()
 
     def unmount_all(self) -> None:
-        """Take away every mount in here, whatever holds it."""
+        """Take away every mount in here, whatever holds it, but for what the administrator mounts at boot."""
         for mount in mountinfo.below(mountinfo.read(), str(self.base)):
-            syscall.umount(mount.target, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+            if mount.target != f"{self.base}/{DISKS}":
+                syscall.umount(mount.target, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+        if self.disk:
+            self.disk.mount()
 
     def restore_files(self, before: Snapshot) -> None:
         """Bring the files back to what they were; what lies below a mount is left alone."""
@@ -272,12 +309,15 @@ def _contents(top: Path) -> Iterator[tuple[str, snapshots.Entry]]:
         yield os.path.relpath(path, top), entry
 
 
-def make(base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool = False, etc: str = "") -> World:
+def make(
+    base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool = False, etc: str = "", disk: str = ""
+) -> World:
     """Make a world in the directory `base`, which has to be on a real disk.
 
     Only for a process that has a mount namespace of its own. `scripts` go into setup.d, with @BASE@ in them replaced.
     With `shared`, every mount is made shared and a second mount namespace, a peer, is kept open. `etc` is a copy of the
-    host's /etc, to be used in its place: sessions get files from there, which somebody may be changing.
+    host's /etc, to be used in its place: sessions get files from there, which somebody may be changing. `disk` is what
+    disks.make_disk() is to make.
     """
     check_possible(base)
     config = base / "etc"
@@ -297,6 +337,8 @@ def make(base: Path, *, scripts: Mapping[str, str] | None = None, shared: bool =
     subprocess.run(["mke2fs", "-q", "-t", "ext4", base / "image", "1M"], check=True)
     forget_others()
     leave_the_log_alone()
+    if disk:
+        world.disk = make_disk(base, disk, world.chroot)
     if etc:
         subprocess.run(["mount", "--bind", etc, "/etc"], check=True)
     if shared:

@@ -11,7 +11,7 @@ from sessions import mountwords
 from sessions.data import TYPE_CHECKING
 from sessions.errors import SessionsError, StepFailed
 from sessions.linux import blockdev, files, loop, syscall
-from sessions.locks import session_lock
+from sessions.locks import device_lock
 from sessions.model import BlockDevice, Loopback, Session
 from sessions.mountwords import DeviceOptions
 from sessions.steps.base import Context, Note, Step
@@ -20,8 +20,6 @@ from sessions.steps.mounts import MountStep, check_kernel_knows, known_file_syst
 if TYPE_CHECKING:
     from typing import ClassVar
 
-# Held while a loop device is looked for or made: no session has such a name.
-_LOOP_LOCK = ".loop"
 # File systems that the kernel mounts by the driver of another, where it has none of that name.
 _DRIVEN_BY = {"ext2": "ext4", "ext3": "ext4"}
 
@@ -124,7 +122,7 @@ def _block_device(session: Session, device: str, options: DeviceOptions, *, is_f
     region = loop.Region(options.offset_bytes, options.size_bytes)
     file_fd = blockdev.open_image(device, read_only=options.is_read_only)
     try:
-        with session_lock(session.places.lock_dir, _LOOP_LOCK):
+        with device_lock(session.places.lock_dir):
             loop_fd, path = loop.attach(device, file_fd, region, read_only=options.is_read_only)
     finally:
         os.close(file_fd)

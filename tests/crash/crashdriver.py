@@ -116,7 +116,7 @@ class Driver:
     def __init__(self, base: Path, kind: Kind, *, shared: bool, etc: str = "") -> None:
         self.kind = kind
         self.rng = random.Random(0)
-        self.world = worlds.make(base, scripts=kind.scripts, shared=shared, etc=etc)
+        self.world = worlds.make(base, scripts=kind.scripts, shared=shared, etc=etc, disk=kind.disk)
         self.places = self.world.places
         if kind.early:
             self._make_state_read_only()
@@ -155,7 +155,7 @@ class Driver:
         for with_mark in (False, True):
             must(in_child(self.begin))
             if seen := self.world.snapshot().peer_mounts - self.before.peer_mounts:
-                own = {target for target, _fstype, _root in seen} - {self.places.mount_dir}
+                own = {target for target, _fstype, _root in seen} - self.world.private_directories
                 assert not own, f"mounts of a session can be seen in another namespace: {own}"
             if with_mark:
                 self.put_mark()

@@ -42,6 +42,8 @@ ERRORS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("clone", "clone3", "fork", "vfork"), ("EAGAIN", "ENOMEM")),
     **dict.fromkeys(("execve",), ("ENOMEM", "EIO")),
     **dict.fromkeys(("unshare", "chroot", "chdir", "fchdir"), ("ENOMEM", "EPERM")),
+    # Loop devices, subvolumes of btrfs, the flags of files.
+    "ioctl": ("EIO", "ENOSPC", "EPERM"),
     **dict.fromkeys(("pipe", "pipe2", "pidfd_open", "signalfd4", "dup", "dup2", "dup3"), ("EMFILE",)),
     **dict.fromkeys(("inotify_init1", "inotify_add_watch"), ("EMFILE", "ENOSPC")),
     "pidfd_send_signal": ("EPERM",),
@@ -238,7 +240,8 @@ def settle(driver: Driver, fault: Fault, ended: Ended) -> None:
         problems.append("the end has succeeded, and the session is there")
     if not driver.exists and not says_so:
         # Another session would keep the directory of all mounts busy.
-        shared = f"mount left: ({driver.places.mount_dir!r}," if fault.error == "EBUSY" else "\n"
+        directories = driver.world.private_directories if fault.error == "EBUSY" else ()
+        shared = tuple(f"mount left: ({path!r}," for path in directories)
         problems += [f"before the sweep: {line}" for line in driver.check() if not line.startswith(shared)]
     problems += driver.sweep()
     # Where nothing could be written, not even to a pipe, no script could be run, and no mark be made: it still is up.

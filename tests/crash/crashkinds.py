@@ -119,6 +119,8 @@ class Kind:
     """Whether the cache of archives is empty each time."""
     early: bool = False
     """Whether the state directory is read-only all the time, as early at boot."""
+    disk: str = ""
+    """The disk that it is made of: see disks.make_disk()."""
     lasts: bool = True
     """Whether it can be recovered after a reboot."""
 
@@ -155,6 +157,11 @@ KINDS = {
             original="foreign",
             copies=frozenset(("etc/debian_chroot",)),
         ),
+        Kind("loopback", "loop", disk="loop"),
+        Kind("loopback-in-place", "mounted", disk="mounted", changes_original=True, original="disk"),
+        Kind("image", "image", disk="image"),
+        Kind("btrfs-snapshot", "btrfs", disk="btrfs"),
+        Kind("btrfs-snapshot-automatic", "btrfs", disk="btrfs", automatic=True, busy=True, lasts=False),
         Kind("custom", "custom", scripts={"05root": ROOT}),
         Kind("host", "host", automatic=True, lasts=False),
     )

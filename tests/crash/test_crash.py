@@ -25,13 +25,14 @@ SEED = os.environ.get("SESSIONS_CRASH_SEED") or (str(random.SystemRandom().randr
 # How many schedules there are of what is not tried in full.
 SHARED, PAIRS, MORE_PAIRS, REBOOTS, RESTS, ERRNOS, MORE_ERRNOS = 16, 12, 200, 30, 30, 12, 1000
 
-_PAIRED = ["overlay", "directory", "archive-cached", "archive-source", "script", "tmpfs-automatic"]
+_PAIRED = ["overlay", "directory", "archive-cached", "archive-source", "script", "tmpfs-automatic", "btrfs-snapshot"]
 PAIRED = list(KINDS) if ALL else _PAIRED
 RESTED = ["overlay", "overlay-default-profile", "directory", "archive", "archive-cached", "archive-source"]
-RESTED += ["tmpfs", "script", "services"]
+RESTED += ["tmpfs", "script", "services", "loopback"]
 EVERY_ERRNO = ["overlay", "directory", "archive", "tmpfs", "script"]
 TORN = ["overlay", "directory", "archive", "script"]
 LOST = [*TORN, "overlay-elsewhere", "archive-overlay", "archive-cached", "archive-source", "script-in-directory"]
+LOST += ["loopback-in-place", "image", "btrfs-snapshot"]
 # Without the kinds that are no different in this.
 _AS_OTHERS = ("overlay-first-ever", "overlay-beside-another", "overlay-early", "tmpfs-automatic")
 REBOOTED = [kind for kind in KINDS if kind not in _AS_OTHERS]

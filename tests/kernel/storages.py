@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import disks
+from disks import call, make_subvolumes, mounted
 from helpers import MNT_DETACH, World, bind, umount
 
 from sessions.linux import mountinfo, proc
-
-MIB = 1 << 20
-# XFS is never smaller, and the file is sparse.
-SIZES = {"ext4": 16 * MIB, "xfs": 300 * MIB, "btrfs": 120 * MIB}
-
-
-def call(*words: str | Path) -> str:
-    result = subprocess.run(list(map(str, words)), capture_output=True, text=True)
-    assert result.returncode == 0, (words, result)
-    return result.stdout.strip()
-
-
-@contextmanager
-def mounted(what: Path | str, at: Path, *options: str) -> Iterator[Path]:
-    at.mkdir(exist_ok=True)
-    call("mount", *options, what, at)
-    try:
-        yield at
-    finally:
-        call("umount", at)
-        at.rmdir()
 
 
 def make_image(world: World, fstype: str, *, inside: str = "", name: str = "") -> Path:
@@ -41,16 +21,7 @@ def make_image(world: World, fstype: str, *, inside: str = "", name: str = "") -
     path = world.base / (name or f"image.{fstype}")
     tree = world.base / "tree"
     shutil.copytree(world.root, tree / inside.strip("/"), symlinks=True)
-    if fstype == "squashfs":
-        call("mksquashfs", tree, path, "-quiet", "-no-progress", "-noappend")
-    elif fstype == "erofs":
-        call("mkfs.erofs", path, tree)
-    else:
-        with open(path, "wb") as file:
-            file.truncate(SIZES[fstype])
-        call(f"mkfs.{fstype}", "-q", path)
-        with mounted(path, world.base / "filling", "-o", "loop") as top:
-            call("cp", "-a", f"{tree}/.", top)
+    disks.make_image(tree, path, fstype)
     shutil.rmtree(tree)
     return path
 
@@ -107,7 +78,7 @@ def storage(world: World, kind: str, **more: object) -> Iterator[Storage]:
         snapshots = None
         if kind == "btrfs-snapshot":
             top = stack.enter_context(mounted(make_btrfs(world), world.base / "btrfs", "-o", "loop"))
-            source, snapshots = make_subvolumes(world, top)
+            source, snapshots = make_subvolumes(world.root, top)
             settings |= {"btrfs-source-subvolume": str(source), "btrfs-snapshot-directory": str(snapshots)}
             looked_at: Callable[[], object] = lambda: _there(source)  # noqa: E731
         else:
@@ -135,18 +106,8 @@ def _inside(what: Path | str, at: Path, inside: str, options: tuple[str, ...]) -
 
 def make_btrfs(world: World) -> Path:
     path = world.base / "pool.btrfs"
-    with open(path, "wb") as file:
-        file.truncate(SIZES["btrfs"])
-    call("mkfs.btrfs", "-q", path)
+    disks.make_empty(path, "btrfs")
     return path
-
-
-def make_subvolumes(world: World, top: Path) -> tuple[Path, Path]:
-    """A subvolume with the tiny chroot, and a directory for snapshots of it."""
-    call("btrfs", "subvolume", "create", top / "source")
-    call("cp", "-a", f"{world.root}/.", top / "source")
-    (top / "snapshots").mkdir()
-    return top / "source", top / "snapshots"
 
 
 def subvolumes(top: Path) -> list[str]:

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from disks import call, make_subvolumes, mounted
 from helpers import Fork, World, bind, busy_loop_devices, fork, mounts, output, shell, umount
-from storages import call, loop_device, make_btrfs, make_image, make_subvolumes, mounted, rebooted, storage, subvolumes
+from storages import loop_device, make_btrfs, make_image, rebooted, storage, subvolumes
 
 from sessions import lifecycle, open_session
 from sessions.engine import Settings
@@ -300,7 +301,7 @@ def test_who_keeps_a_device_busy(world: World, standing: Callable[[Path | str], 
 def btrfs(world: World) -> Iterator[Path]:
     """A btrfs with a subvolume of the tiny chroot, of which sessions of "x" have snapshots."""
     with mounted(make_btrfs(world), world.base / "btrfs", "-o", "loop") as top:
-        source, snapshots = make_subvolumes(world, top)
+        source, snapshots = make_subvolumes(world.root, top)
         define(world, source, snapshots)
         yield top
 
