@@ -110,7 +110,7 @@ profile = "minimal"
 [chroot.mounted]
 type = "loopback"
 file = "{base}/disks/mounted"
-profile = "default"
+profile = "minimal"
 
 [chroot.image]
 type = "image"

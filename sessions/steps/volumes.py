@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import SessionsError, StepFailed
-from sessions.linux import holders, lasting, proc, trace, volumes
+from sessions.linux import holders, proc, trace, volumes
 from sessions.steps.base import Context, Note, Step
+from sessions.steps.lasting import recorder, wait_for_earlier
 
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -37,13 +38,12 @@ class LogicalSnapshot(Step):
     def do(self, context: Context) -> None:
         """Create it; LVM refuses a name that is taken."""
         trace.point("snapshot", self.path)
-        volumes.create_snapshot(self.origin, self.path, _tag(context), self.options, _recorder(context))
+        volumes.create_snapshot(self.origin, self.path, _tag(context), self.options, recorder(context))
         trace.point("made", self.path)
 
     def undo(self, context: Context) -> None:
         """Remove it, if it carries our tag; an earlier command of LVM has to come to its end first."""
-        if context.note.get("boot_id") == proc.boot_id():
-            lasting.wait_for_earlier(context.note["pid"], context.note["start_ticks"], volumes.SLOW_S)
+        wait_for_earlier(context, volumes.SLOW_S)
         if not context.force:
             self._remove(context)
             return
@@ -55,7 +55,7 @@ class LogicalSnapshot(Step):
 
     def _remove(self, context: Context) -> None:
         try:
-            volumes.remove(self.path, _tag(context), _recorder(context))
+            volumes.remove(self.path, _tag(context), recorder(context))
         except SessionsError as error:
             held = f": {holders.of_device(self.path)}" if "in use" in error.text else ""
             raise StepFailed(f"{error.text}{held}", hint=error.hint) from error
@@ -66,7 +66,7 @@ class LogicalSnapshot(Step):
         end = f"sessions end {context.session.id}"
         state = volumes.state(self.path, _tag(context))
         if state is not None and not state.is_active:
-            volumes.activate(self.path, _recorder(context))
+            volumes.activate(self.path, recorder(context))
             state = volumes.state(self.path, _tag(context))
         if state is None:
             raise StepFailed(f"{self.path} is gone, so the session cannot be recovered", hint=end)
@@ -82,10 +82,3 @@ class LogicalSnapshot(Step):
 
 def _tag(context: Context) -> str:
     return f"chroot-sessions-{context.session.stamp}"
-
-
-def _recorder(context: Context) -> lasting.Record:
-    def record(pid: int) -> None:
-        context.remember({"pid": pid, "start_ticks": proc.start_ticks(pid) or 0, "boot_id": proc.boot_id()})
-
-    return record
