@@ -73,7 +73,9 @@ def test_only_a_loopback_which_is_up(session: OpenSession, user: str) -> None:
 
 @pytest.mark.parametrize("user", USERS)
 def test_the_loopback_carries_data(session: OpenSession, user: str) -> None:
-    talk = "busybox nc -l -p 7000 & until echo hello | busybox nc 127.0.0.1 7000 2>/dev/null; do :; done; wait"
+    # Who listens sends back what it hears: without a program it would end what it sends as soon as it can.
+    listen = "busybox nc -l -p 7000 -e busybox cat"
+    talk = f"{listen} & until echo hello | busybox nc 127.0.0.1 7000 2>/dev/null; do :; done; wait"
     assert shell(session, talk, user=user, isolate_network=True) == "hello\n"
 
 
@@ -91,8 +93,8 @@ def test_all_else_is_as_it_is_without(session: OpenSession, user: str) -> None:
     shell(session, "mkdir -p /closed; chmod 700 /closed; echo kept >/var/tmp/file")
     commands = (
         "id; pwd; umask; env | grep -v ^SCHROOT_COMMAND; cat /var/tmp/file; cat",
-        "readlink /proc/self/root; grep -E '^(Cap|Sig|NoNew|Seccomp|Groups)' /proc/self/status",
-        "ls /proc/self/fd; ls / /sys; stat -c %a:%u:%d /; df -P / | tail -1",
+        "readlink /proc/self/root; grep -E '^(Cap|Sig(Pnd|Blk|Ign|Cgt)|NoNew|Seccomp|Groups)' /proc/self/status",
+        "ls /proc/self/fd; ls / /sys; stat -c %a:%u:%d /; df -P / | tail -1 | sed 's/ .* / /'",
         "unshare -U true 2>&1; grep -c . /proc/self/cgroup; ls -d /proc/1/root/bin 2>&1",
         "cut -d ' ' -f 5,9- /proc/self/mountinfo | grep -v sysfs",
         "echo out; echo err >&2; exit 9",
