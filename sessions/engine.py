@@ -201,6 +201,7 @@ def _undo(journal: Journal, index: int, step: Step, context: Context) -> str:
     """Undo one step; the reason, in words, if it is stuck."""
     _aim(context, journal, index, journal.notes.get(index, {}))
     context.is_done = journal.states[index] is StepState.DONE
+    context.is_begun = journal.states[index] is not StepState.NEW or journal.is_damaged
     try:
         step.undo(context)
     except Exception as error:  # whatever it is, the rest goes on

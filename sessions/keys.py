@@ -178,6 +178,23 @@ KEYS: tuple[Key, ...] = (
         Part.SOURCE, (File, *MOUNTABLE), variable="CHROOT_LOCATION",
     ),
     Key(
+        "volumes", keytypes.VOLUMES, (),
+        "What has to be opened before the device is there, in this order: encrypted volumes, arrays, logical volumes. "
+        "Only in sessions.toml; see STACKED VOLUMES there.",
+        Part.SOURCE, (BlockDevice,), status=Status.NATIVE,
+    ),
+    Key(
+        "device-timeout", keytypes.SECONDS, 0,
+        "How long to wait for each device that is not there yet. The time in which a password is asked does not count.",
+        Part.SOURCE, (BlockDevice, LvmSnapshot), status=Status.NATIVE, attribute="device_timeout_s",
+    ),
+    Key(
+        "fsck", keytypes.BOOLEAN, False,
+        "Whether fsck(8) checks the file system before it is mounted, unless it is mounted already. A session whose "
+        "file system has errors that could not be repaired does not come up.",
+        Part.SOURCE, (Loopback, BlockDevice), status=Status.NATIVE,
+    ),
+    Key(
         "file-repack", keytypes.BOOLEAN, False, "Whether the archive is written again when the session ends.",
         Part.SOURCE, (File,), variable="CHROOT_FILE_REPACK", internal=True,
     ),

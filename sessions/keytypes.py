@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable
 
 from sessions.data import Frozen
+from sessions.model import Volume
 
-Value = str | bool | tuple[str, ...]
+Value = str | bool | int | tuple[str, ...] | tuple[Volume, ...]
 
 # The persona values of personality(2), under schroot's names ("scorvr3" is its spelling).
 PERSONALITIES = {
@@ -71,11 +72,18 @@ class KeyType(Frozen):
     accept: Callable[[object], Value]
 
 
-def show(value: Value) -> str:
-    """The value as schroot.conf writes it: lists joined by commas, true and false."""
+def show(value: Value, joint: str = ",") -> str:
+    """The value as schroot.conf writes it: lists joined by commas, or by `joint`, true and false."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str) else ",".join(value)
+    if isinstance(value, int):
+        return str(value)
+    return value if isinstance(value, str) else joint.join(map(_shown, value))
+
+
+def _shown(item: str | Volume) -> str:
+    """An item of a list; a volume as what it is, and what it is opened as."""
+    return item if isinstance(item, str) else f"{item.kind}:{item.opens}"
 
 
 def kind(value: object) -> str:
@@ -200,6 +208,32 @@ def _accept_boolean(value: object) -> Value:
     return value
 
 
+_LONGEST_S = 10**7
+_SECONDS_WANTED = "write a whole number of seconds, such as 30"
+
+
+def _seconds(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,8}", text) or int(text) > _LONGEST_S:
+        raise ValueError(f"{text!r} is not a time of at most {_LONGEST_S} seconds; {_SECONDS_WANTED}")
+    return int(text)
+
+
+def _accept_seconds(value: object) -> Value:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"wants a number, not {kind(value)}; {_SECONDS_WANTED}")
+    return _seconds(str(value))
+
+
+def _parse_volumes(_text: str) -> Value:
+    raise ValueError("volumes cannot be written in this file; define the chroot in sessions.toml")
+
+
+def _accept_volumes(value: object) -> Value:
+    from sessions import volumetables  # few chroots have any
+
+    return volumetables.accept(value)
+
+
 def choice(*words: str, complaint: str = "") -> KeyType:
     """A type whose value is one of `words`; `complaint` replaces the usual one, with ``{}`` for the value."""
 
@@ -230,6 +264,8 @@ REGEX = _text_type("regular expression", _regex)
 SHELL = KeyType("absolute path", _text, path("Shell", is_optional=True).accept)
 PERSONALITY = _text_type("personality", _personality)
 SIZE = _text_type("size", _size)
+SECONDS = KeyType("seconds", _seconds, _accept_seconds)
+VOLUMES = KeyType("list of tables", _parse_volumes, _accept_volumes)
 AGE = _text_type("time", _age)
 
 

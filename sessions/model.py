@@ -94,6 +94,11 @@ class Places(Frozen):
         return f"{self.runtime_dir}/events"
 
     @property
+    def volume_dir(self) -> str:
+        """A directory for each volume that sessions have opened or use, which tells whose it is."""
+        return f"{self.runtime_dir}/volumes"
+
+    @property
     def maintenance_dir(self) -> str:
         """A record, named after the chroot, for each source that is locked until somebody unlocks it."""
         return f"{self.state_dir}/{_MAINTENANCE}"
@@ -131,6 +136,68 @@ class Loopback(Frozen):
     file: str = ""
     mount_options: str = ""
     location: str = ""
+    fsck: bool = False
+
+
+class Luks(Frozen):
+    """An encrypted volume: `device` holds it, and open it is ``/dev/mapper/NAME``. Without a key file, who begins a
+    session is asked for the password.
+    """
+
+    kind: ClassVar[str] = "luks"
+    device: str
+    name: str
+    key_file: str = ""
+
+    @property
+    def opens(self) -> str:
+        """The device that it is when it is open."""
+        return f"/dev/mapper/{self.name}"
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The devices that have to be there first."""
+        return (self.device,)
+
+
+class Raid(Frozen):
+    """An array of the kernel's md driver; with one of its members missing it is only started if it may be degraded."""
+
+    kind: ClassVar[str] = "raid"
+    device: str
+    members: tuple[str, ...]
+    degraded: bool = False
+
+    @property
+    def opens(self) -> str:
+        """The device that it is when it is started."""
+        return self.device
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The devices that have to be there first."""
+        return self.members
+
+
+class LvmVolume(Frozen):
+    """A logical volume that is activated."""
+
+    kind: ClassVar[str] = "lvm"
+    volume_group: str
+    logical_volume: str
+
+    @property
+    def opens(self) -> str:
+        """The device that it is when it is active."""
+        return f"/dev/{self.volume_group}/{self.logical_volume}"
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """Only LVM knows on which devices it lies."""
+        return ()
+
+
+Volume = Luks | Raid | LvmVolume
 
 
 class Image(Frozen):
@@ -149,6 +216,10 @@ class BlockDevice(Frozen):
     device: str = ""
     mount_options: str = ""
     location: str = ""
+    volumes: tuple[Volume, ...] = ()
+    """What has to be opened first, in this order."""
+    device_timeout_s: int = 0
+    fsck: bool = False
 
 
 class LvmSnapshot(Frozen):
@@ -159,6 +230,7 @@ class LvmSnapshot(Frozen):
     snapshot_options: str = ""
     mount_options: str = ""
     location: str = ""
+    device_timeout_s: int = 0
 
 
 class BtrfsSnapshot(Frozen):

@@ -40,17 +40,21 @@ from sessions.steps.services import Service
 if TYPE_CHECKING:
     from sessions.steps.btrfs import SubvolumeSnapshot
     from sessions.steps.cached import CachedArchive
+    from sessions.steps.checking import CheckedFileSystem
     from sessions.steps.devices import MountedDevice, RootInside
+    from sessions.steps.stack import AwaitDevice, OpenVolume
     from sessions.steps.storage import UnpackedArchive
     from sessions.steps.volumes import LogicalSnapshot
     from sessions.steps.zfs import DatasetClone, DatasetSnapshot, MountedDataset
 
 __all__ = [
+    "AwaitDevice",
     "Bind",
     "BindInterpreter",
     "BlockDevice",
     "BtrfsSnapshot",
     "CachedArchive",
+    "CheckedFileSystem",
     "CopyDatabases",
     "CopyFile",
     "Custom",
@@ -72,6 +76,7 @@ __all__ = [
     "MountPoint",
     "MountedDataset",
     "MountedDevice",
+    "OpenVolume",
     "Overlay",
     "OwnedTree",
     "Plain",

@@ -90,8 +90,8 @@ def twin_of(source: Source) -> Source:
             return replace(source, repack=True, archive_cache=False)
         case Image(file=file, mount_options=mount_options, location=location):
             return Loopback(file, mount_options, location)
-        case LvmSnapshot(device=device, mount_options=mount_options, location=location):
-            return BlockDevice(device, mount_options, location)
+        case LvmSnapshot(device=device, mount_options=mount_options, location=location, device_timeout_s=timeout_s):
+            return BlockDevice(device, mount_options, location, device_timeout_s=timeout_s)
         case BtrfsSnapshot(source_subvolume=subvolume):
             return Directory(subvolume)
         case Plain() | Directory() | Loopback() | BlockDevice() | ZfsSnapshot() | Custom() | Host():

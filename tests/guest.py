@@ -40,7 +40,7 @@ MODULES = Path("/usr/lib/uml/modules")
 # two ciphers before it is loaded).
 LOADED = ("overlay", "binfmt_misc", "loop", "squashfs", "fuse")
 LOADED += ("dm-mod", "dm-snapshot", "dm-thin-pool", "dm-flakey", "dm-log-writes")
-LOADED += ("cbc", "hmac", "dm-crypt", "xts", "algif_hash", "algif_skcipher", "raid1", "erofs")
+LOADED += ("cbc", "hmac", "dm-crypt", "ecb", "xts", "algif_hash", "algif_skcipher", "raid1", "erofs")
 DISK = "/var/tmp"  # in the guest: a directory that is everywhere, meant for everyone and for a disk
 PACKAGES = {KERNEL: "user-mode-linux", "mkfs.ext4": "e2fsprogs", "unshare": "util-linux"}
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -192,6 +192,7 @@ class World:
             places.state_dir, places.journal_dir, places.unpack_dir, places.overlay_dir, places.underlay_dir,
             places.archive_dir, os.path.dirname(places.overlay_dir), places.runtime_dir, places.lock_dir,
             places.mount_dir, places.waiting_dir, places.maintenance_dir, places.events_dir,
+            places.volume_dir,
         )  # fmt: skip
         state = [path for path in paths if path.startswith(places.state_dir)]
         early = [path.replace(places.state_dir, places.early_dir) for path in state]

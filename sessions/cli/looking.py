@@ -15,6 +15,7 @@ from sessions.data import TYPE_CHECKING, asdict
 from sessions.errors import NotFound, SessionsError
 from sessions.journal import Journal
 from sessions.keys import KEYS, is_legal, value_of
+from sessions.keytypes import Value
 from sessions.keytypes import show as shown
 from sessions.linux import proc
 from sessions.model import Chroot, Places
@@ -172,7 +173,11 @@ def _locked(record: dict[str, Any] | None) -> str:
 
 
 def _chroot_record(chroot: Chroot) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": chroot.name}
+    return {name: records.encode(value) for name, value in _values(chroot).items()}
+
+
+def _values(chroot: Chroot) -> dict[str, Value]:
+    values: dict[str, Value] = {"name": chroot.name}
     for key in KEYS:
         if is_legal(key, type(chroot.source)) and key.status.value in ("current", "native") and not key.internal:
             values[key.name] = value_of(chroot, key)
@@ -237,10 +242,10 @@ def show_config(places: Places, chroot: str, as_json: bool) -> None:
     if found is not HOST and found.name not in configuration.chroots:
         raise NotFound(f"{chroot}: no such chroot", (chroot,))
     origins = configuration.origins.get(found.name, {}) if found is not HOST else {}
-    values = _chroot_record(found)
+    values = _values(found)
     places_of = {key: f"{origins[key][0]}:{origins[key][1]}" if key in origins else "default" for key in values}
     if as_json:
-        print_json({key: {"value": value, "from": places_of[key]} for key, value in values.items()})
+        print_json({key: {"value": records.encode(value), "from": places_of[key]} for key, value in values.items()})
         return
     print_table(("KEY", "FROM", "VALUE"), ((key, places_of[key], shown(value)) for key, value in values.items()))
 

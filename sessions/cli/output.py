@@ -161,8 +161,8 @@ def _value(shown: Shown, key: Key, joint: str = ",") -> str:
             return session.underlay_directory
     value = value_of(chroot, key, session)
     if key.name in _SETS and isinstance(value, tuple):
-        value = tuple(sorted(set(value)))
-    return joint.join(value) if isinstance(value, tuple) else show(value)
+        value = tuple(sorted(set(map(str, value))))
+    return show(value, joint)
 
 
 def _owner_key(chroot: Chroot, caller: Identity) -> str:

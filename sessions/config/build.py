@@ -319,6 +319,7 @@ def _aliases(report: Report) -> tuple[str, ...]:
     except ValueError:
         return ()  # has been refused where all values are read
     assert isinstance(aliases, tuple)
+    aliases = tuple(map(str, aliases))
     for alias in aliases:
         try:
             names.check(alias, "alias")

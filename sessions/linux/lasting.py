@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from sessions.errors import SessionsError
-from sessions.linux import proc, run, trace
+from sessions.errors import Interrupted, SessionsError
+from sessions.linux import proc, run, signals, syscall, trace
 
 Record = Callable[[int], None]
+# To look at a volume takes no longer, unless its device hangs.
+LOOK_TIMEOUT_S = 60.0
 
 
 def find(program: str, *, package: str) -> str:
@@ -26,19 +29,28 @@ def find(program: str, *, package: str) -> str:
 
 
 def call(
-    argv: Sequence[str], record: Record, *, package: str, environment: Mapping[str, str], timeout_s: float
+    argv: Sequence[str],
+    record: Record,
+    *,
+    package: str,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    stdin_fd: int = -1,
+    may_be_stopped: bool = False,
 ) -> run.Outcome:
-    """Run a host program to its end; `record` is told its pid before it executes anything.
+    """Run a host program to its end; `record` is told its pid before it executes anything. It reads `stdin_fd`, if any.
 
-    Raises ProgramMissing, and SessionsError if it has not ended after `timeout_s`: it goes on then.
+    With `may_be_stopped`, a signal that asks us to stop, which the caller has blocked, ends it, and Interrupted is
+    raised. Raises ProgramMissing, and SessionsError if it has not ended after `timeout_s`: it goes on then.
     """
     path = find(argv[0], package=package)
     memory = [os.memfd_create(f"{argv[0]} {name}", os.MFD_CLOEXEC) for name in ("output", "complaint")]
     try:
         outputs = os.dup(memory[0]), os.dup(memory[1])
-        pid, pidfd = run.start_recorded(path, argv[1:], environment, record, outputs, lambda: None)
+        pid, pidfd = run.start_recorded(path, argv[1:], environment, record, outputs, lambda: None, stdin_fd=stdin_fd)
         try:
-            if not _has_ended(pidfd, timeout_s):
+            if not _has_ended(pidfd, timeout_s, signals.heeded() if may_be_stopped else ()):
+                _stop_if_asked(argv[0], pid, may_be_stopped)
                 raise _is_slow(argv[0], pid, timeout_s)
         finally:
             os.close(pidfd)
@@ -65,10 +77,25 @@ def wait_for_earlier(pid: int, start_ticks: int, timeout_s: float) -> None:
         os.close(pidfd)
 
 
-def _has_ended(pidfd: int, timeout_s: float) -> bool:
+def _has_ended(pidfd: int, timeout_s: float, stop_signals: Sequence[int] = ()) -> bool:
+    """Whether it has, when the time is over or one of the signals is pending."""
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
+    stopping = syscall.signalfd(stop_signals)
+    try:
+        poll.register(pidfd, select.POLLIN)
+        poll.register(stopping, select.POLLIN)
+        return pidfd in [fd for fd, _event in poll.poll(timeout_s * 1000)]
+    finally:
+        os.close(stopping)
+
+
+def _stop_if_asked(program: str, pid: int, may_be_stopped: bool) -> None:
+    """End a program, and what it has started, if a signal asks for it; raises Interrupted then."""
+    signum = signals.pending() if may_be_stopped else None
+    if signum is not None:
+        proc.end_all(lambda: proc.session_members(pid))
+        os.waitpid(pid, 0)
+        raise Interrupted(signum, f"{program} was ended by {signal.Signals(signum).name}")
 
 
 def _is_slow(program: str, pid: int, timeout_s: float) -> SessionsError:

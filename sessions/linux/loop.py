@@ -78,6 +78,21 @@ def _existing(path: str, file: os.stat_result, region: Region, *, read_only: boo
     return None
 
 
+def on_file(file: os.stat_result) -> Iterator[str]:
+    """The paths of the devices on a file, whatever part of it they show."""
+    for device in _bound():
+        try:
+            fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # cleared meanwhile
+            continue
+        try:
+            status = _status(fd)
+        finally:
+            os.close(fd)
+        if status is not None and (status.device, status.inode) == (_encoded(file.st_dev), file.st_ino):
+            yield device
+
+
 def _encoded(device: int) -> int:
     """A device number as the kernel writes it in loop_info64 (huge_encode_dev)."""
     major, minor = os.major(device), os.minor(device)

@@ -195,10 +195,13 @@ def start_recorded(
     record: Callable[[int], None],
     outputs: tuple[int, int],
     prepare: Callable[[], None],
+    *,
+    stdin_fd: int = -1,
 ) -> tuple[int, int]:
     """Start an executable that writes to `outputs`, which are closed here; its pid, recorded before, and a pidfd.
 
-    It leads a session (setsid(2)) of its own; `prepare` is called in it while it still has our descriptors.
+    It reads `stdin_fd`, or nothing if that is -1, and leads a session (setsid(2)) of its own; `prepare` is called in it
+    while it still has our descriptors.
     """
     gate_read, gate_write = os.pipe()
     failed_read, failed_write = os.pipe()
@@ -208,7 +211,7 @@ def start_recorded(
     def child() -> NoReturn:
         try:
             os.setsid()
-            for number, fd in enumerate((null_fd, *outputs)):
+            for number, fd in enumerate((null_fd if stdin_fd < 0 else stdin_fd, *outputs)):
                 os.dup2(fd, number)
             syscall.close_on_exec_from(3)
             prepare()

@@ -70,6 +70,8 @@ BTRFS_SUPER_MAGIC = 0x9123683E
 
 FALLOC_FL_KEEP_SIZE = 0x01
 PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
 CLONE_FS = 0x200
 CLONE_FILES = 0x400
 CLONE_NEWNS = 0x20000
@@ -86,6 +88,10 @@ CLOSE_RANGE_CLOEXEC = 0x4
 AF_UNIX = 1
 SOCK_DGRAM = 2
 SOCK_CLOEXEC = os.O_CLOEXEC
+AF_NETLINK = 16
+SOCK_RAW = 3
+SOCK_NONBLOCK = os.O_NONBLOCK
+NETLINK_KOBJECT_UEVENT = 15
 MSG_DONTWAIT = 0x40
 MSG_NOSIGNAL = 0x4000
 PER_QUERY = 0xFFFFFFFF
@@ -291,6 +297,13 @@ def set_parent_death_signal(signum: int) -> None:
     _checked(_libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0), "PR_SET_PDEATHSIG")
 
 
+def set_dumpable(is_dumpable: bool) -> bool:
+    """Say whether the kernel may write a core file of this process (prctl(2), PR_SET_DUMPABLE); what it was before."""
+    before = _checked(_libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), "PR_GET_DUMPABLE")
+    _checked(_libc.prctl(PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0), "PR_SET_DUMPABLE")
+    return before == 1
+
+
 def unshare(flags: int) -> None:
     """unshare(2): give the calling thread its own copy of what `flags` name."""
     _checked(_libc.unshare(flags), "unshare")
@@ -352,6 +365,23 @@ def send_datagram(path: str, data: bytes) -> None:
         _checked(_libc.sendto(fd, data, len(data), MSG_DONTWAIT | MSG_NOSIGNAL, address, len(address)), path)
     finally:
         os.close(fd)
+
+
+def device_events() -> int:
+    """A descriptor that can be read when the kernel tells of devices that come, change or go (netlink(7)).
+
+    They are the kernel's own events (group 1), which need no udev.
+    """
+    flags = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK
+    fd = _checked(_libc.socket(AF_NETLINK, flags, NETLINK_KOBJECT_UEVENT), "netlink")
+    try:
+        # struct sockaddr_nl: family, padding, port (0: the kernel chooses one), groups.
+        address = AF_NETLINK.to_bytes(2, sys.byteorder) + bytes(6) + (1).to_bytes(4, sys.byteorder)
+        _checked(_libc.bind(fd, address, len(address)), "netlink")
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def close_on_exec_from(first_fd: int) -> None:

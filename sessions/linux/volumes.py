@@ -99,7 +99,7 @@ def create_snapshot(origin: str, path: str, tag: str, options: Sequence[str], re
     if not _is_given(options, "-k", "--setactivationskip"):
         # Snapshots of thin volumes are not activated otherwise, lvcreate(8).
         words += ["--setactivationskip", "n"]
-    _run([*words, origin, *options], record)
+    call([*words, origin, *options], record)
     _check_node(path, "lvcreate has made")
 
 
@@ -118,7 +118,7 @@ def _is_given(options: Sequence[str], short: str, long: str) -> bool:
 def remove(path: str, tag: str, record: lasting.Record) -> None:
     """Remove the volume if there is one with that name and tag; raises SessionsError if it cannot be removed."""
     target = volume(path)
-    _run(["lvremove", "--force", "--select", _selection(target, tag), target.group], record)
+    call(["lvremove", "--force", "--select", _selection(target, tag), target.group], record)
 
 
 def state(path: str, tag: str) -> State | None:
@@ -126,7 +126,7 @@ def state(path: str, tag: str) -> State | None:
     target = volume(path)
     columns = ["--options", "lv_active,lv_snapshot_invalid", "--separator", ":", "--binary"]
     argv = ["lvs", "--noheadings", *columns, "--select", _selection(target, tag), target.group]
-    words = _run(argv, lambda pid: None).strip()
+    words = call(argv, lambda pid: None).strip()
     if not words:
         return None
     active, _colon, lost = words.partition(":")
@@ -138,7 +138,7 @@ def activate(path: str, record: lasting.Record) -> None:
 
     A classic snapshot is so together with its origin and all other snapshots of it, which LVM asks about.
     """
-    _run(["lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", path], record)
+    call(["lvchange", "--yes", "--activate", "y", "--ignoreactivationskip", path], record)
     _check_node(path, "lvchange has activated")
 
 
@@ -146,7 +146,7 @@ def _selection(target: Volume, tag: str) -> str:
     return f'lv_name="{target.name}" && lv_tags="{tag}"'
 
 
-def _run(argv: Sequence[str], record: lasting.Record) -> str:
+def call(argv: Sequence[str], record: lasting.Record) -> str:
     """Run a command of LVM; what it prints. Raises SessionsError with its own words, all but warnings."""
     udev = () if os.path.exists(_UDEV) else _WITHOUT_UDEV
     words = [argv[0], *udev, *argv[1:]]

@@ -46,9 +46,12 @@ KINDS: dict[str, type[Step]] = {
 # Kind -> the module below sessions.steps that has it, and the name of its class there.
 RARE = {
     "archive": ("storage", "UnpackedArchive"),
+    "await-device": ("stack", "AwaitDevice"),
     "btrfs-snapshot": ("btrfs", "SubvolumeSnapshot"),
     "cached-archive": ("cached", "CachedArchive"),
+    "checked": ("checking", "CheckedFileSystem"),
     "device": ("devices", "MountedDevice"),
+    "open-volume": ("stack", "OpenVolume"),
     "root-inside": ("devices", "RootInside"),
     "lvm-snapshot": ("volumes", "LogicalSnapshot"),
     "zfs": ("zfs", "MountedDataset"),

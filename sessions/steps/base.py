@@ -61,6 +61,8 @@ class Context(Mutable):
     note: Note = field(default_factory=dict)
     is_done: bool = False
     """For undo of a step that asks for it: whether the journal says that do came to its end."""
+    is_begun: bool = True
+    """For undo of a step that is always undone: whether it may have been begun, by all that the journal says."""
     is_stuck: bool = False
     """For undo: whether something that was done later could not be undone, and is in the way."""
     remember: Callable[[Note], None] = lambda note: None

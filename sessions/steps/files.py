@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import files, nss, removal, replacing, trace
+from sessions.linux import files, nss, proc, removal, replacing, trace
 from sessions.steps.base import Context, Note, Stage, Step, opened_original
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ class InsideStep(Step):
 
     def undo(self, context: Context) -> None:
         """Remove what a write that was killed left behind."""
+        if not context.is_begun and context.session.boot_id == proc.boot_id():
+            return  # only a power cut takes marks: a device that never came to be mounted is not looked into
         try:
             with opened_original(context.session) as root_fd:
                 for target in self.targets():

@@ -120,7 +120,7 @@ class World:
         merged = {**usual, **{key.replace("_", "-"): value for key, value in settings.items()}}
         if merged["union-type"] == "none":
             del merged["union-overlay-storage"]
-        lines = [f"{key} = {json.dumps(value)}" for key, value in merged.items() if value is not None]
+        lines = [f"{key} = {toml(value)}" for key, value in merged.items() if value is not None]
         self.write(f"native/chroot.d/{name}.toml", f"[chroot.{name}]\n" + "\n".join(lines) + "\n")
         return name
 
@@ -151,12 +151,21 @@ class World:
         for top in ("state", "run"):
             state = ("sessions", "maintenance", "union", "union/overlay", "union/underlay", "unpack", "archives")
             usual = {f"{self.base}/state/{name}" for name in state}
-            usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting", *EVENTS)}
+            usual |= {f"{self.base}/run/{name}" for name in ("mount", "locks", "waiting", "volumes", *EVENTS)}
             usual |= {f"{self.base}/run/early-state{name}" for name in ("", *(f"/{inside}" for inside in state))}
             found += [str(path) for path in (self.base / top).rglob("*") if str(path) not in usual]
         complete = [str(path) for path in (self.base / "state/archives").glob("[!.]*")]
         found = [path for path in found if not f"{path}/".startswith(tuple(f"{one}/" for one in complete))]
         return sorted(found)
+
+
+def toml(value: object) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {toml(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return json.dumps(value)
 
 
 def output(session: sessions.OpenSession, *argv: str, **how: object) -> str:

@@ -17,7 +17,19 @@ LONGEST_FILE_LINES = 450
 FLOORS = (
     ("errors", "data"),
     ("linux",),
-    ("model", "names", "keys", "keytypes", "sources", "access", "environ", "mountoptions", "mountwords", "records"),
+    (
+        "model",
+        "names",
+        "keys",
+        "keytypes",
+        "volumetables",
+        "sources",
+        "access",
+        "environ",
+        "mountoptions",
+        "mountwords",
+        "records",
+    ),
     ("config",),
     ("steps", "archivecache", "journal", "locks", "owners", "engine"),
     (

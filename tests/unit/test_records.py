@@ -19,8 +19,11 @@ from sessions.model import (
     FstabLine,
     HostMount,
     Identity,
+    Luks,
+    LvmVolume,
     Owner,
     Places,
+    Raid,
     Script,
     Session,
     Union,
@@ -37,7 +40,9 @@ def data_of(cls: type[Frozen]) -> st.SearchStrategy[Any]:
     return st.builds(cls, **{name: st.from_type(hint) for name, hint in records.field_types(cls).items()})
 
 
-for known in (Owner, CachedTree, Union, Identity, Places, *SOURCES, Chroot, FstabLine, CopyLine, HostMount, Script):
+VOLUMES = (Luks, Raid, LvmVolume)
+DATA = (Owner, CachedTree, Union, Identity, Places, *VOLUMES, *SOURCES, Chroot, FstabLine, CopyLine, HostMount, Script)
+for known in DATA:
     st.register_type_strategy(known, data_of(known))
 SESSIONS = data_of(Session)
 PLANS = st.lists(st.one_of([data_of(kind) for kind in steps.KINDS.values()]), max_size=4)

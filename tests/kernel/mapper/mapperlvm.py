@@ -18,7 +18,7 @@ SIZE_MB, VOLUME_MB, POOL_MB = 512, 24, 128
 SETTINGS = """
 devices {
     use_devicesfile = 0
-    global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "r|.*|" ]
+    global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "a|^/dev/mapper/|", "a|^/dev/md|", "r|.*|" ]
 }
 backup {
     backup = 0
