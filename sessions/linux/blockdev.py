@@ -7,7 +7,7 @@ import os
 import stat
 
 from sessions.data import Frozen
-from sessions.errors import SessionsError
+from sessions.errors import SessionsError, StepFailed
 from sessions.linux import run, syscall
 
 _BLKROGET = 0x125E
@@ -22,19 +22,19 @@ class Contents(Frozen):
 
 
 def check_is_device(path: str) -> None:
-    """Raise SessionsError unless a block device is at the path, in schroot's words."""
+    """Raise StepFailed unless a block device is at the path, in schroot's words."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise SessionsError(
+        raise StepFailed(
             f"{path}: Failed to stat file: {error.strerror}", hint="see that the device is there, or mend its name"
         ) from None
     if not stat.S_ISBLK(mode):
-        raise SessionsError(f"{path}: File is not a block device", hint="mend the chroot's configuration")
+        raise StepFailed(f"{path}: File is not a block device", hint="mend the chroot's configuration")
 
 
 def open_image(path: str, *, read_only: bool) -> int:
-    """A descriptor of an image file that root alone can have written; raises SessionsError, in schroot's words.
+    """A descriptor of an image file that root alone can have written; raises StepFailed, in schroot's words.
 
     The kernel trusts what is in a file system, so that whoever can write to the image could do anything.
     """
@@ -42,7 +42,7 @@ def open_image(path: str, *, read_only: bool) -> int:
         fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         failed = "Failed to stat file" if isinstance(error, FileNotFoundError) else "cannot be opened"
-        raise SessionsError(
+        raise StepFailed(
             f"{path}: {failed}: {error.strerror}", hint="see that the image is there, or mend its name"
         ) from None
     status = os.fstat(fd)
@@ -55,7 +55,7 @@ def open_image(path: str, *, read_only: bool) -> int:
         why_not = "File has write permissions for others"
     if why_not:
         os.close(fd)
-        raise SessionsError(f"{path}: {why_not}", hint="mend its owner and mode, or the chroot's configuration")
+        raise StepFailed(f"{path}: {why_not}", hint="mend its owner and mode, or the chroot's configuration")
     return fd
 
 

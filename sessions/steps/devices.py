@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # File systems that the kernel mounts by the driver of another, where it has none of that name.
 _DRIVEN_BY = {"ext2": "ext4", "ext3": "ext4"}
+# What is said of a device that is not there, although its name is.
+_NO_DEVICE = (errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOENT)
 
 
 class MountedDevice(MountStep):
@@ -117,6 +119,7 @@ def detached(session: Session, device: str, mount_options: str, *, is_file: bool
 def _block_device(session: Session, device: str, options: DeviceOptions, *, is_file: bool) -> Iterator[str]:
     """The path of the block device itself; the loop device of an image is held until somebody has mounted it."""
     if not is_file:
+        blockdev.check_is_device(device)
         yield device
         return
     region = loop.Region(options.offset_bytes, options.size_bytes)
@@ -156,6 +159,8 @@ def open_root(session: Session) -> int:
                     return files.open_in_root(mount_fd, inside, flags)
             except SessionsError:  # what cannot be mounted has not been, and holds nothing of ours
                 raise absent from None
+            except OSError as error:
+                raise (absent if error.errno in _NO_DEVICE else error) from None
         case _:  # a copy, of which nothing is kept
             raise absent
 

@@ -13,6 +13,7 @@ import queue
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ import inplace
 import world as worlds
 
 TIMEOUT_S = 30
+LOOP_DEVICES = 64
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": f"/run/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8", "SHELL": "/bin/bash", "TERM": "dumb"}
 APPLETS = """
@@ -90,6 +92,10 @@ def _make_dev() -> None:
     for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx"):
         device = os.stat(f"/dev/{name}")
         os.mknod(f"/srv/{name}", device.st_mode, device.st_rdev)
+    # Which of them is free, the kernel says; one that there is not yet comes to be when it is opened.
+    os.mknod("/srv/loop-control", stat.S_IFCHR | 0o600, os.makedev(10, 237))
+    for number in range(LOOP_DEVICES):
+        os.mknod(f"/srv/loop{number}", stat.S_IFBLK | 0o600, os.makedev(7, number))
     os.mkdir("/srv/pts")
     os.mkdir("/srv/shm")
     for name in ("pts",):

@@ -88,12 +88,12 @@ schroot -r -c s1 -- sh -c 'cat /etc/debian_chroot; ls -d /root; pwd'            
 reboot; schroot --recover-session -c s1; schroot -r -c s1 -- ls -d /root                              #~ custom-keys: messages
 schroot -e -c s1; ls /run/schroot/mount /run/chroot-sessions/mount 2>/dev/null | grep s1; schroot -l --all-sessions  #~ custom-keys: messages
 touch /run/no-root; schroot -c own -- true; echo $?; rm /run/no-root                                  #~ custom-root: messages
-schroot -c bd -- true                                                                                 #~ storage-types: status messages
-schroot -b -c source:bda -n s2                                                                        #~ storage-types: status messages
-schroot -c loop -- true                                                                               #~ storage-types: status messages
+schroot -c bd -- true                                                                                 #~ missing-source: status messages
+schroot -b -c source:bda -n s2                                                                        #~ missing-source: status messages
+schroot -c loop -- true                                                                               #~ missing-source: status messages
 schroot -c default -- true                                                                            #~ logical-volumes: status messages
-schroot -c btrfs -- true                                                                              #~ storage-types: messages
-schroot -c zfs -- true                                                                                #~ storage-types: messages
+schroot -c btrfs -- true                                                                              #~ step-messages: messages
+schroot -c zfs -- true                                                                                #~ kernel-modules: messages
 schroot -l --all-sessions
 conf '[a]\ntype=custom\ncustom-session-purgeable=true\n'; schroot -q -l -c a                          #~ custom-keys: messages
 conf '[a]\ntype=custom\ncustom-session-cloneable=true\n'; schroot -q -l -c a                          #~ custom-keys: status output messages

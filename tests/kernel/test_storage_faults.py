@@ -59,8 +59,18 @@ def test_no_such_device(world: World) -> None:
     world.define("x", type="block-device", directory=None, device="/dev/no-such")
     with refused(world, "/dev/no-such: Failed to stat file: No such file or directory; "):
         world.begin("x")
-    world.define("x", type="block-device", directory=None, device="/dev/null")
-    with refused(world, "/dev/null: File is not a block device; "):
+    for options in ("", "-t ext4"):
+        world.define(
+            "x", type="block-device", directory=None, device="/dev/null", union_type="none", mount_options=options,
+            profile=world.profile(nssdatabases="passwd\n"),
+        )  # fmt: skip
+        with refused(world, "/dev/null: File is not a block device; "):
+            world.begin("x")
+    # A device that nothing is behind any more.
+    with loop_device(make_image(world, "ext4")) as device:
+        pass
+    world.define("x", type="block-device", directory=None, device=device, union_type="none", profile="own")
+    with refused(world, f"there is no file system on {device} that blkid knows; |{device}: .*; "):
         world.begin("x")
 
 
