@@ -29,13 +29,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything a session could leave behind: mounts here and in a peer namespace, files, processes, loop devices."""
+    """Everything a session could leave behind: mounts here and in a peer namespace, files, processes, devices."""
 
     mounts: Counter[tuple[str, str, str]]
     peer_mounts: Counter[tuple[str, str, str]]
     files: Mapping[str, Entry]
     processes: frozenset[tuple[int, int]]
-    loops: frozenset[str]
+    devices: frozenset[str]
 
 
 def differences(
@@ -57,8 +57,8 @@ def differences(
     for pid, _started in sorted(after.processes - before.processes):
         found.append(f"process left: {proc.describe([pid])}")
     found += [f"process gone: {pid}" for pid, _started in before.processes - after.processes]
-    found += [f"loop device left: {name}" for name in after.loops - before.loops]
-    return found
+    found += [f"device left: {name}" for name in after.devices - before.devices]
+    return found + [f"device gone: {name}" for name in before.devices - after.devices]
 
 
 def _extra(what: str, before: Counter[tuple[str, str, str]], after: Counter[tuple[str, str, str]]) -> list[str]:

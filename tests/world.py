@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import snapshot as snapshots
 from disks import DISKS, Disk, make_disk
@@ -153,6 +154,25 @@ fi
 """
 
 
+class Backing(Protocol):
+    """Block devices that chroots of a world lie on: volumes, mappings, arrays."""
+
+    def names(self) -> Iterable[str]:
+        """All of them that there are now, in words: a session must not leave any."""
+
+    def quiet(self) -> None:
+        """Wait for programs that nobody may kill."""
+
+    def restart(self) -> None:
+        """Do what a restart of the machine does to them, once nothing is mounted any more."""
+
+    def wipe(self) -> None:
+        """Take away by force what sessions have left."""
+
+    def close(self) -> None:
+        """Take it all away."""
+
+
 @dataclass
 class World:
     """The places, and what is in them; `base` holds all of it."""
@@ -161,6 +181,7 @@ class World:
     places: Places
     peer: subprocess.Popen[bytes] | None = None
     disk: Disk | None = None
+    backing: Backing | None = None
     helpers: set[int] = field(default_factory=set)
     """Processes that belong to the test."""
 
@@ -218,7 +239,7 @@ class World:
             snapshots.mounts(str(self.peer.pid)) if self.peer else Counter(),
             dict(snapshots.files_below(str(self.base), covered, unlisted)),
             frozenset(self.processes()),
-            frozenset(snapshots.loops(str(self.base))),
+            frozenset((*snapshots.loops(str(self.base)), *(self.backing.names() if self.backing else ()))),
         )
 
     def broken_trees(self) -> list[str]:
@@ -262,6 +283,8 @@ class World:
 
     def end_processes(self) -> None:
         """Kill every process that is not the test's, as a power cut does."""
+        if self.backing:
+            self.backing.quiet()
         while left := list(self.processes()):
             for pid, _started in left:
                 try:
@@ -295,12 +318,16 @@ class World:
         """Bring back what was, after a test has failed, by force."""
         self.end_processes()
         self.unmount_all()
+        if self.backing:
+            self.backing.wipe()
         self.restore_files(before)
         for name in self.lock_files():
             os.unlink(f"{self.places.lock_dir}/{name}")
 
     def close(self) -> None:
         """End the helpers; the files are left to who made the directory."""
+        if self.backing:
+            self.backing.close()
         if self.peer:
             self.peer.communicate()
 
@@ -358,10 +385,13 @@ def leave_the_log_alone() -> None:
 
 
 def forget_others() -> None:
-    """Take away what others have mounted in the usual places for that; they may remove it meanwhile."""
+    """Take away what others have mounted in the usual places for that; they may remove it meanwhile.
+
+    In a guest the checkout itself may be mounted there.
+    """
     for directory in ("/tmp", "/var/tmp"):
         for mount in mountinfo.below(mountinfo.read(), directory):
-            if mount.target != directory:
+            if mount.target != directory and not _TESTS.is_relative_to(mount.target):
                 syscall.umount(mount.target, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
 
 
@@ -490,6 +520,8 @@ def reboot(world: World) -> None:
     """A power cut and a restart: nothing runs, nothing is mounted, the runtime directory is empty, the boot id new."""
     world.end_processes()
     world.unmount_all()
+    if world.backing:
+        world.backing.restart()
     if os.path.lexists(world.places.runtime_dir):
         shutil.rmtree(world.places.runtime_dir)
     forget_reboots()

@@ -18,6 +18,7 @@ from typing import Any
 
 import world as worlds
 from crashkinds import Kind
+from crashvolumes import BACKINGS
 from snapshot import Entry, differences
 
 from sessions import enter, lifecycle, running, store, users
@@ -118,6 +119,8 @@ class Driver:
         self.rng = random.Random(0)
         self.world = worlds.make(base, scripts=kind.scripts, shared=shared, etc=etc, disk=kind.disk)
         self.places = self.world.places
+        if kind.backing:
+            self.world.backing = BACKINGS[kind.backing](self.world)
         if kind.early:
             self._make_state_read_only()
         configuration = lifecycle.load(self.places)

@@ -123,6 +123,8 @@ class Kind:
     """The disk that it is made of: see disks.make_disk()."""
     lasts: bool = True
     """Whether it can be recovered after a reboot."""
+    backing: str = ""
+    """What its chroot lies on, if that is more than files: see crashvolumes.BACKINGS."""
 
 
 KINDS = {
@@ -164,5 +166,15 @@ KINDS = {
         Kind("btrfs-snapshot-automatic", "btrfs", disk="btrfs", automatic=True, busy=True, lasts=False),
         Kind("custom", "custom", scripts={"05root": ROOT}),
         Kind("host", "host", automatic=True, lasts=False),
+    )
+}
+
+# Those that need the kernel's device mapper: tests/kernel/mapper tries them.
+MAPPED = {
+    kind.name: kind
+    for kind in (
+        Kind("lvm", "classic", backing="lvm"),
+        Kind("lvm-thin", "thin", backing="lvm"),
+        Kind("lvm-automatic", "classic", automatic=True, busy=True, lasts=False, backing="lvm"),
     )
 }

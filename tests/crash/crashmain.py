@@ -16,7 +16,7 @@ from pathlib import Path
 import crashdriver
 import crashjobs
 import world
-from crashkinds import KINDS
+from crashkinds import KINDS, MAPPED
 
 from sessions import lifecycle
 from sessions.engine import Settings
@@ -33,7 +33,7 @@ def main() -> None:
     os.dup2(2, 1)
     base = Path(job["base"])
     base.mkdir()
-    driver = crashdriver.Driver(base, KINDS[job["kind"]], shared=job["shared"], etc=job["etc"])
+    driver = crashdriver.Driver(base, {**KINDS, **MAPPED}[job["kind"]], shared=job["shared"], etc=job["etc"])
     gc.collect()
     gc.freeze()
     results = {}

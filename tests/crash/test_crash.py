@@ -5,20 +5,17 @@ The jobs of one kind of session are done together, by processes that know it alr
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+import crashrun
 import pytest
-import world
 from crashkinds import KINDS
+from crashrun import Job, Results
 
-MAIN = Path(__file__).with_name("crashmain.py")
-WORKERS = min(os.cpu_count() or 1, 4)
 ALL = os.environ.get("SESSIONS_CRASH_PAIRS") == "all"
 # The samples are the same each time, but for the long campaigns, or SESSIONS_CRASH_SEED.
 SEED = os.environ.get("SESSIONS_CRASH_SEED") or (str(random.SystemRandom().randrange(10**9)) if ALL else "1")
@@ -37,8 +34,6 @@ LOST += ["loopback-in-place", "image", "btrfs-snapshot"]
 _AS_OTHERS = ("overlay-first-ever", "overlay-beside-another", "overlay-early", "tmpfs-automatic")
 REBOOTED = [kind for kind in KINDS if kind not in _AS_OTHERS]
 
-Job = tuple[str, dict[str, Any]]
-Results = dict[str, dict[str, Any]]
 Run = Callable[..., None]
 
 
@@ -74,7 +69,8 @@ def run(done: dict[tuple[str, bool], Results], disk: Path, etc: str, tell: Calla
 
     def run_job(job: str, kind: str, *, shared: bool = False) -> None:
         if (kind, shared) not in done:
-            done[(kind, shared)] = _do(kind, shared, disk, etc)
+            jobs = jobs_of(kind, shared)
+            done[(kind, shared)] = crashrun.do(kind, jobs, disk, etc, seed=SEED, shared=shared)
         result = done[(kind, shared)][job]
         where = ", every mount shared" if shared else ""
         count = len(result["failures"])
@@ -83,32 +79,6 @@ def run(done: dict[tuple[str, bool], Results], disk: Path, etc: str, tell: Calla
         assert not result["failures"], "\n".join(result["failures"])
 
     return run_job
-
-
-def _do(kind: str, shared: bool, disk: Path, etc: str) -> Results:
-    """Do all jobs of a kind, shared out among processes side by side."""
-    world.check_possible(disk)
-    workers = []
-    for number in range(WORKERS):
-        words = {
-            "kind": kind,
-            "shared": shared,
-            "etc": etc,
-            "jobs": jobs_of(kind, shared),
-            "share": [number, WORKERS],
-            "seed": SEED,
-            "base": str(disk / str(number)),
-        }
-        workers.append(world.start(MAIN, json.dumps(words)))
-    outputs = [worker.communicate()[0] for worker in workers]
-    assert not any(worker.returncode for worker in workers), "a worker failed: see its standard error"
-    total: Results = {}
-    for output in outputs:
-        for job, result in json.loads(output).items():
-            sums = total.setdefault(job, {"runs": 0, "failures": []})
-            sums["runs"] += result["runs"]
-            sums["failures"] += result["failures"]
-    return total
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import inguest
-import mapperlvm
+import lvmgroup
 import pytest
-from helpers import enter_private_namespace
+from helpers import enter_private_namespace, make_chroot
 
 HERE = Path(__file__).resolve().parent
 Attach = Callable[..., str]
@@ -30,25 +30,26 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 def settings_of_lvm() -> None:
     """LVM looks at no device but loop devices, and keeps nothing in /etc, for as long as the tests run."""
     enter_private_namespace()
-    mapperlvm.use_own_settings()
+    lvmgroup.use_own_settings()
 
 
 @pytest.fixture(scope="session")
-def kept_group(settings_of_lvm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mapperlvm.Group]:
+def kept_group(settings_of_lvm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lvmgroup.Group]:
     """A volume group with a classic and a thin volume, which hold the tiny chroot."""
-    made = mapperlvm.Group.make(tmp_path_factory.mktemp("group"))
+    base = tmp_path_factory.mktemp("group")
+    made = lvmgroup.Group.make(f"sessions{os.getpid()}", base / "image", make_chroot(base / "chroot"))
     yield made
     made.remove()
 
 
 @pytest.fixture
-def group(kept_group: mapperlvm.Group) -> Iterator[mapperlvm.Group]:
+def group(kept_group: lvmgroup.Group) -> Iterator[lvmgroup.Group]:
     """The group; volumes that a test leaves are its failure, and gone before the next."""
     before = kept_group.volumes()
     yield kept_group
     after = kept_group.volumes()
     for name in after.keys() - before.keys():
-        mapperlvm.lvm("lvremove", "--force", f"{kept_group.name}/{name}")
+        lvmgroup.lvm("lvremove", "--force", f"{kept_group.name}/{name}")
     assert after == before
 
 
@@ -69,7 +70,7 @@ def attach(tmp_path: Path) -> Iterator[Attach]:
         image = tmp_path / f"disk{len(attached)}"
         with image.open("xb") as file:
             file.truncate(size_mb << 20)
-        attached.append(mapperlvm.losetup(image))
+        attached.append(lvmgroup.losetup(image))
         return attached[-1]
 
     yield make

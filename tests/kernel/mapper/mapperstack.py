@@ -11,7 +11,7 @@ from typing import Any
 
 from conftest import Attach
 from helpers import World
-from mapperlvm import lvm, run
+from lvmgroup import lvm, run
 
 PASSWORD = "correct horse, battery staple"
 WRONG = "wrong horse"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers import World, shell
-from mapperlvm import Group, both, define, lvm
+from lvmgroup import Group, lvm
+from mapperlvm import both, define
 from storages import rebooted
 
 import sessions

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from helpers import Fork, World, fork, shell
-from mapperlvm import Group, both, define, lvm
+from lvmgroup import Group, lvm
+from mapperlvm import both, define
 
 import sessions
 from sessions.errors import SetupFailed, Stuck

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Attach, devices
-from mapperlvm import Group
+from lvmgroup import Group
 
 
 def test_there_are_a_classic_and_a_thin_volume(group: Group) -> None:

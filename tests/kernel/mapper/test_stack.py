@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Attach, devices
 from helpers import World, output, shell
-from mapperlvm import run
+from lvmgroup import run
 from mapperstack import LUKS_MB, Stack
 
 from sessions.errors import SessionsError
