@@ -43,7 +43,8 @@ bench: test-packages $(VENV)/installed
 	$(VENV)/bin/python tests/bench/bench.py
 
 soak: test-packages $(VENV)/installed-for-tests
-	SESSIONS_CRASH_PAIRS=all SESSIONS_SOAK_OPERATIONS=2000 $(VENV)/bin/python -m pytest tests/crash tests/power
+	SESSIONS_CRASH_PAIRS=all SESSIONS_SOAK_OPERATIONS=2000 $(VENV)/bin/python -m pytest tests/crash tests/power \
+		tests/kernel/mapper/test_mapper_crash.py
 
 docs: $(VENV)/installed
 	$(VENV)/bin/python -m sessions.cli.man
