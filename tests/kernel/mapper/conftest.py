@@ -2,8 +2,8 @@
 
 To add tests, write test_*.py here as anywhere below tests/kernel, whose fixtures (`world` ...) they have; `attach`
 gives block devices to build on, and mappings, volumes, loop devices and arrays that a test leaves are its failure. They
-are run in the guest without more ado (see tests/inguest.py), but for those marked `guest`, which boot their own. A kind of
-session for the crash campaigns is a Kind in crashkinds.MAPPED, with what it lies on in crashvolumes.BACKINGS.
+are run in the guest without more ado (see tests/inguest.py), but for those marked `guest`, which boot their own. A kind
+of session for the crash campaigns is a Kind in crashkinds.MAPPED, with what it lies on in crashvolumes.BACKINGS.
 """
 
 from __future__ import annotations
