@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import contenders, scale
+from tests.bench import contenders, scale, storage
 from tests.bench.contenders import PROFILES, Program
 from tests.bench.worker import NotMeasured, Worker, leave_namespace, make_disk
 
@@ -70,6 +70,8 @@ class Results:
     disk: str = ""
     scale: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """The times with so many sessions open."""
+    storage: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """The times of sessions of chroots of other types."""
     crowd: dict[str, list[float]] = field(default_factory=dict)
     """The times of a begin with so many processes at once."""
 
@@ -91,6 +93,12 @@ def measure(
     leave_namespace()
     results = Results(disk=make_disk(work))
     ground = contenders.lay_ground(work)
+    try:
+        storage.lay(ground)
+        has_storage = True
+    except NotMeasured as error:
+        results.missing["other types"] = str(error)
+        has_storage = False
     makers: dict[str, Callable[[], Any]] = {
         "floor": partial(contenders.Floor, ground),
         "api": partial(contenders.Api, ground),
@@ -109,6 +117,10 @@ def measure(
             for profile in PROFILES:
                 for name in [name for name in workers if name not in results.missing]:
                     _ask(workers[name], name, profile, results, counts=number > 0)
+        if has_storage:
+            measured = {name: worker for name, worker in workers.items() if name not in results.missing}
+            results.storage, missing = storage.measure(measured)
+            results.missing |= missing
     finally:
         for worker in workers.values():
             worker.close()
@@ -258,6 +270,10 @@ def record(results: Results, seconds: float, commands: Iterable[Program]) -> dic
             number: {case: _summary(values) for case, values in cases.items()}
             for number, cases in results.scale.items()
         },
+        "storage_us": {
+            kind: {case: _summary(values) for case, values in cases.items()} for kind, cases in results.storage.items()
+        },
+        "storage_ratios": storage.ratios(results.storage),
         "begins_us": {number: _summary(values) for number, values in results.crowd.items()},
         "verdicts": _verdicts(results),
         "targets": [
@@ -294,6 +310,7 @@ def print_all(found: dict[str, Any], results: Results) -> None:
         print(f"{name}: not measured: {reason}")
     for profile in PROFILES:
         _print_profile(profile, results)
+    _print_storage(found, results)
     _print_scale(results)
     print("\ntargets: ratio of medians (of minima)")
     for target in found["targets"]:
@@ -323,6 +340,17 @@ def _print_profile(profile: str, results: Results) -> None:
             print(f"  {name:14}{cells}" + (f"{ratio:6.2f}x {to}" if ratio else ""))
     if "python start" in times:
         print(f"  {'python -I':14}{_cell(times['python start']):>18}  (of each drop-in or native command)")
+
+
+def _print_storage(found: dict[str, Any], results: Results) -> None:
+    if not results.storage:
+        return
+    print(f"\nchroots of other types, profile {storage.PROFILE}: ms, median (minimum)")
+    print(f"  {'':28}" + "".join(f"{part:>18}" for part in storage.PARTS))
+    for name, parts in storage.rows(results.storage):
+        print(f"  {name:28}" + "".join(f"{_cell(values):>18}" for values in parts))
+    for ratio in found["storage_ratios"]:
+        print(f"  {ratio['ratio']:6.2f}x ({ratio['ratio_of_minima']:.2f}x)  {ratio['what']}")
 
 
 def _print_scale(results: Results) -> None:

@@ -17,6 +17,8 @@ from tests.bench.worker import LIBC, MS_BIND, MS_PRIVATE, NotMeasured, Times, ch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILES = ("minimal", "default")
+# Chroots of types that Debian's schroot does not know, and would refuse to work beside.
+OURS_ALONE = ("image",)
 TRUE = "/bin/true"
 DEBIANS = "/usr/bin/schroot"
 PREFIX = "/usr/local"
@@ -296,6 +298,8 @@ class Debian:
         # Copied before the made configuration hides them.
         scripts = Path(ground.configuration).with_name("etc-debian")
         _copy_tree(Path(ground.configuration), scripts)
+        for name in OURS_ALONE:
+            (scripts / "chroot.d" / f"{name}.conf").unlink(missing_ok=True)
         _copy_tree(Path("/etc/schroot/setup.d"), scripts / "setup.d")
         cover("/var/lib/schroot", str(state), ground.work)
         cover("/run/schroot", "", ground.work)
