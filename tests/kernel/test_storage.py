@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import World, busy_loop_devices, output, shell
+from helpers import REPOSITORY, World, busy_loop_devices, output, python, shell
 from storages import CHANGEABLE, CLONED, KINDS, Storage, rebooted, storage, subvolumes
 
-from sessions import lifecycle, open_session, users
+from sessions import environ, lifecycle, open_session, users
 from sessions.engine import Settings
 from sessions.errors import NotFound
 from sessions.newsession import Wish
@@ -127,3 +129,47 @@ def test_the_plan_is_told_and_touches_nothing(world: World, kind: str) -> None:
         word = next(word for prefix, word in TOLD.items() if kind.startswith(prefix))
         assert any(word in line for line in told), told
         assert names_in(made) == before
+
+
+def test_other_sessions_load_nothing_of_it(world: World) -> None:
+    """What a session of a directory does not need costs it nothing."""
+    world.define("tiny")
+    code = """
+before = set(sys.modules)
+with sessions.begin("tiny", places=places) as session:
+    assert session.run(["true"]).status == 0
+loaded = {name for name in sys.modules if name.startswith("sessions.")}
+rare = {f"sessions.steps.{module}" for module, _name in sessions.steps.RARE.values()}
+rare |= {f"sessions.{name}" for name in ("mountwords", "linux.loop", "linux.blockdev", "linux.btrfs", "linux.holders")}
+sys.exit(" ".join(sorted(loaded & rare)) or 0)
+"""
+    process = python(world, "import sessions.steps\n" + code, stderr=-1)
+    assert process.communicate()[1] == b""
+    assert process.returncode == 0
+
+
+def by_hand(world: World, session: str, script: str, stage: str, environment: dict[str, str]) -> str:
+    argv = [sys.executable, f"{world.places.stock_setup_dir}/{script}", stage, "ok"]
+    environment = {**environment, "PYTHONPATH": str(REPOSITORY), "SESSION_ID": session}
+    result = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, ""), result
+    return result.stdout
+
+
+def test_scripts_run_by_hand(world: World) -> None:
+    """With nothing but schroot's environment, as an administrator's own script might call them."""
+    with storage(world, "btrfs-snapshot") as made:
+        assert made.snapshots
+        configuration = lifecycle.load(world.places)
+        chroot, selected = lifecycle.find_chroot(configuration, "x", with_host=False)
+        wish = Wish(users.caller(), users.caller(), "one")
+        session, _plan = lifecycle.plan(world.places, chroot, selected, wish)
+        environment = environ.for_scripts(session, "setup-start")
+        assert by_hand(world, "one", "05btrfs", "plan", environment).startswith("make the snapshot ")
+        by_hand(world, "one", "05btrfs", "setup-start", environment)
+        by_hand(world, "one", "10mount", "setup-start", environment)
+        assert Path(session.location, "bin/busybox").exists()
+        assert [path.name for path in made.snapshots.iterdir()] == ["one"]
+        by_hand(world, "one", "10mount", "setup-stop", environment)
+        by_hand(world, "one", "05btrfs", "setup-stop", environment)
+        assert list(made.snapshots.iterdir()) == []

@@ -96,6 +96,27 @@ def native(kind: str) -> str:
     return "\n".join(("[chroot.a]", f'type = "{kind}"', *lines))
 
 
+@pytest.mark.parametrize("union", ["", "union-type=none\n"])
+def test_an_image_needs_a_union(places: Places, union: str) -> None:
+    configuration = load_schroot(places, f"[a]\ntype=image\nfile=/x.img\n{union}")
+    assert "a" not in configuration.chroots
+    (problem,) = configuration.problems
+    assert problem.is_error
+    assert problem.reason == "an image is never written to, so that it needs a union over it"
+    assert "union-type = overlay" in problem.remedy
+
+
+@pytest.mark.parametrize("kind", ["lvm-snapshot", "btrfs-snapshot", "zfs-snapshot"])
+def test_a_union_over_a_snapshot_is_ours_alone(places: Places, kind: str) -> None:
+    """schroot knows no such thing, and ignores it."""
+    theirs = load_schroot(places, schroots(kind, more="union-type=overlay\n"))
+    assert not theirs.chroots["a"].union.is_used
+    assert [problem.key for problem in theirs.problems] == ["union-type"]
+    ours = load_toml(places, native(kind).replace("chroot.a", "chroot.b") + '\nunion-type = "overlay"\n')
+    assert [problem.key for problem in ours.problems] == ["union-type"]
+    assert ours.chroots["b"].union.is_used
+
+
 def test_there_are_no_others() -> None:
     assert list(EVERY) == list(TYPES)
     assert {*TYPES.values(), Host} == {*SOURCES}
