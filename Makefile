@@ -39,7 +39,7 @@ check: $(VENV)/installed-for-tests
 	$(VENV)/bin/mypy etc/packaging/*.py
 	$(VENV)/bin/mypy --scripts-are-modules setup.d/[0-9]*
 
-bench: test-packages $(VENV)/installed
+bench: test-packages $(VENV)/installed-for-tests
 	$(VENV)/bin/python tests/bench/bench.py
 
 soak: test-packages $(VENV)/installed-for-tests

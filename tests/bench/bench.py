@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import contenders, scale, storage
+from tests.bench import archives, contenders, scale, storage
 from tests.bench.contenders import PROFILES, Program
 from tests.bench.worker import NotMeasured, Worker, leave_namespace, make_disk
 
@@ -72,6 +72,8 @@ class Results:
     """The times with so many sessions open."""
     storage: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """The times of sessions of chroots of other types."""
+    archives: dict[str, list[float]] = field(default_factory=dict)
+    """The times of sessions of an archive."""
     crowd: dict[str, list[float]] = field(default_factory=dict)
     """The times of a begin with so many processes at once."""
 
@@ -91,8 +93,11 @@ def measure(
 ) -> Results:
     """All rounds; the first, in which everything is loaded and compiled, does not count. Then what many do."""
     leave_namespace()
-    results = Results(disk=make_disk(work))
-    ground = contenders.lay_ground(work)
+    disk, archives_disk = f"{work}/disk", f"{work}/archives"
+    for directory in (disk, archives_disk):
+        os.mkdir(directory, 0o755)
+    results = Results(disk=make_disk(disk))
+    ground = contenders.lay_ground(disk)
     try:
         storage.lay(ground)
         has_storage = True
@@ -128,6 +133,10 @@ def measure(
     if debian:
         _measure_debians(results, partial(scale.ManyOpenDebian, ground, debian), debians_most)
     _measure_crowd(results, partial(scale.Crowd, ground))
+    try:
+        results.archives = archives.measure(archives_disk, programs, debian)
+    except NotMeasured as error:
+        results.missing["sessions of an archive"] = str(error)
     return results
 
 
@@ -189,6 +198,13 @@ def _verdicts(results: Results) -> list[dict[str, Any]]:
     if few and many:
         words = f"begins a second by {CROWD} processes against one for each processor, at least"
         found.append(_verdict(words, few, many, CROWD_LIMIT, is_most=False))
+    times = results.archives
+    if times:
+        words = "first session of a Debian's archive against tar -x with the same decompressor, at most"
+        found.append(_verdict(words, times["first"], times["tar"], archives.FIRST_LIMIT, is_most=True))
+    for later in [case for case in times if "debian" in times and case.startswith("later")]:
+        words = f"Debian's schroot against {later.removeprefix('later ')} for a later one, at least"
+        found.append(_verdict(words, times["debian"], times[later], archives.LATER_LIMIT, is_most=False))
     return found
 
 
@@ -274,6 +290,7 @@ def record(results: Results, seconds: float, commands: Iterable[Program]) -> dic
             kind: {case: _summary(values) for case, values in cases.items()} for kind, cases in results.storage.items()
         },
         "storage_ratios": storage.ratios(results.storage),
+        "archives_us": {case: _summary(values) for case, values in results.archives.items()},
         "begins_us": {number: _summary(values) for number, values in results.crowd.items()},
         "verdicts": _verdicts(results),
         "targets": [
@@ -312,6 +329,9 @@ def print_all(found: dict[str, Any], results: Results) -> None:
         _print_profile(profile, results)
     _print_storage(found, results)
     _print_scale(results)
+    print("\nsessions of a Debian's archive, begun, used and ended: ms, median (minimum)")
+    for case, values in results.archives.items():
+        print(f"  {case:14}{_cell(values):>18}")
     print("\ntargets: ratio of medians (of minima)")
     for target in found["targets"]:
         verdict = "met" if target["met"] else "MISSED"

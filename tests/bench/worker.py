@@ -75,7 +75,7 @@ def cover(path: str, by: str, scratch: str) -> None:
         mount("bench", path, "tmpfs", 0, "mode=755")
 
 
-def make_disk(work: str) -> str:
+def make_disk(work: str, size_bytes: int = _DISK_BYTES) -> str:
     """Mount a new ext4 on `work`, from an image in it; in words, what the disk is, with the reason if it is not that.
 
     On the host's own file system creating a file may take longer the more were removed in the last minutes, by
@@ -84,7 +84,7 @@ def make_disk(work: str) -> str:
     image = f"{work}/disk"
     try:
         with open(image, "wb") as file:
-            file.truncate(_DISK_BYTES)
+            file.truncate(size_bytes)
         for argv in (["mkfs.ext4", "-q", "-F", image], ["mount", "-t", "ext4", "-o", "loop", image, work]):
             subprocess.run(argv, check=True, capture_output=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     except OSError as error:
@@ -98,7 +98,8 @@ def make_disk(work: str) -> str:
 class Worker:
     """The process: it dies with us, and its mounts with it."""
 
-    def __init__(self, make: Callable[[], Contender]) -> None:
+    def __init__(self, make: Callable[[], Contender], *, answer_timeout_s: float = _ANSWER_TIMEOUT_S) -> None:
+        self._answer_timeout_s = answer_timeout_s
         read_request, write_request = os.pipe()
         read_answer, write_answer = os.pipe()
         # Only the worker's own ends stay open in it, or the end of another's pipe would never be seen.
@@ -124,8 +125,8 @@ class Worker:
             raise NotMeasured("its process has ended") from None
         line = bytearray()
         while not line.endswith(b"\n"):
-            if not self._poll.poll(_ANSWER_TIMEOUT_S * 1000):
-                raise NotMeasured(f"no answer within {_ANSWER_TIMEOUT_S} seconds")
+            if not self._poll.poll(self._answer_timeout_s * 1000):
+                raise NotMeasured(f"no answer within {self._answer_timeout_s:g} seconds")
             piece = self._answers.read(65536)
             if not piece:
                 raise NotMeasured("its process has ended")
