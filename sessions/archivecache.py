@@ -28,7 +28,6 @@ from sessions import records
 from sessions.config.read import UNSETTLED_NS
 from sessions.data import Frozen, replace
 from sessions.errors import BadArchive
-from sessions.linux import archive as archives
 from sessions.linux import files, proc, removal, syscall, trace
 from sessions.model import CachedTree, Owner, Places
 
@@ -99,6 +98,8 @@ def find(places: Places, archive: str) -> CachedTree:
     others = [path for path in others if not os.path.islink(path)]
     if is_settled and not others:
         return CachedTree(usual, seen)
+    from sessions.linux import archive as archives  # only in doubt
+
     with archives.opened(archive) as fd:
         digest = digest_of(fd)
     alias = usual if is_settled else ""
@@ -402,8 +403,8 @@ def drop(path: str) -> bool:
 
 def _paths(places: Places, names: str) -> list[str]:
     """What has a name of such a form; all else, as the lost+found of a file system of its own, is not ours."""
-    tops = (places.archive_dir, places.early.archive_dir)
-    return [f"{top}/{name}" for top in tops for name in files.names_in(top) if re.fullmatch(names, name)]
+    top = places.archive_dir
+    return [f"{top}/{name}" for name in files.names_in(top) if re.fullmatch(names, name)]
 
 
 def read_record(path: str) -> Record | None:

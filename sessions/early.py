@@ -24,7 +24,7 @@ from sessions.events import Event
 from sessions.linux import files, trace
 from sessions.linux.publish import publish
 from sessions.locks import session_lock
-from sessions.model import Chroot, Places, Session
+from sessions.model import Chroot, File, Places, Session
 
 _BLOCK_BYTES = 512
 
@@ -40,7 +40,10 @@ def chosen(places: Places) -> Places:
 
 
 def adapted(chroot: Chroot, places: Places, to: Places) -> Chroot:
-    """The chroot with the layers of its sessions in other places, unless it names a directory of its own for them."""
+    """The chroot with the layers of its sessions in other places, unless it names a directory of its own for them.
+
+    There an archive is unpacked for each session: that place is in memory, and no place for a cache.
+    """
     union = chroot.union
     if to is places or not union.is_used:
         return chroot
@@ -51,7 +54,8 @@ def adapted(chroot: Chroot, places: Places, to: Places) -> Chroot:
         overlay_directory=usual.get(overlay, overlay),
         underlay_directory=usual.get(underlay, underlay),
     )
-    return replace(chroot, union=union)
+    source = replace(chroot.source, archive_cache=False) if isinstance(chroot.source, File) else chroot.source
+    return replace(chroot, union=union, source=source)
 
 
 def has_data_there(session: Session) -> bool:

@@ -44,8 +44,7 @@ def unneeded(places: Places, configuration: Configuration) -> list[Unneeded]:
 
 
 def _most_bytes(places: Places, configuration: Configuration) -> int:
-    there = next(top for top in (places.archive_dir, places.early.archive_dir) if os.path.isdir(top))
-    known = os.statvfs(there)
+    known = os.statvfs(places.archive_dir)
     return keytypes.size_bytes(str(configuration.whole["archive-cache-size"]), known.f_blocks * known.f_frsize)
 
 

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from sessions.linux.archive import Progress
 
 # Bytes of the archive as it is on the disk, since of what comes out of it nobody knows how much there will be.
-_FORM = "{desc} {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left, until {eta:%H:%M:%S}"
+_FORM = "{desc} {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}, {rate_fmt}, until {eta:%H:%M:%S}"
 # What takes no longer is not worth a line; by then there is a rate to tell.
 _DELAY_S = 0.5
 _INTERVAL_S = 0.2
+# Of a terminal that does not know its own, as a serial line.
+_USUAL = os.terminal_size((80, 24))
 
 
 def on_terminal(*, is_quiet: bool = False) -> Progress | None:
@@ -34,6 +36,7 @@ def _shown(archive: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
 
     # It would start a thread, to look after bars that are told of nothing for long.
     tqdm.monitor_interval = 0
+    size = os.get_terminal_size(2)
     with tqdm(
         desc=f"unpacking {os.path.basename(archive)}",
         total=size_bytes,
@@ -43,7 +46,8 @@ def _shown(archive: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
         leave=False,
         delay=_DELAY_S,
         mininterval=_INTERVAL_S,
-        dynamic_ncols=True,
+        ncols=size.columns or _USUAL.columns,
+        nrows=size.lines or _USUAL.lines,
     ) as bar:
         yield lambda position: _move(bar, position)
 

@@ -1,9 +1,11 @@
-"""The step that sees to it that an archive is unpacked in the cache, by this session or by another."""
+"""The step that sees to it that an archive is unpacked in the cache, by this session or by another.
+
+What only unpacking and waiting need is loaded for them: nearly always the tree is there.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +13,7 @@ from contextlib import ExitStack, contextmanager
 from sessions import archivecache, owners
 from sessions.data import TYPE_CHECKING
 from sessions.errors import ArchiveChanged, StepFailed
-from sessions.linux import archive, syscall, trace
-from sessions.linux.watch import Watch
+from sessions.linux import syscall, trace
 from sessions.model import CachedTree
 from sessions.steps.base import Context, Note, Stage, Step
 
@@ -41,6 +42,8 @@ class CachedArchive(Step):
     def check(self, context: Context) -> Note:
         """If it has to be unpacked, it has to be an archive."""
         if not os.path.lexists(self.tree.path):
+            from sessions.linux import archive
+
             archive.compression_of(self.archive)
         return {}
 
@@ -92,6 +95,8 @@ class CachedArchive(Step):
         )
 
     def _unpack(self, fd: int, record: archivecache.Record, context: Context) -> None:
+        from sessions.linux import archive
+
         started_ns = time.monotonic_ns()
         path, hidden = self.tree.path, archivecache.hidden(self.tree.path)
         watched = _Watched(self, self.tree.digest or str(context.note.get("digest", "")), context.stage)
@@ -106,6 +111,8 @@ class CachedArchive(Step):
 
     def _wait(self, context: Context, told: str) -> str:
         """Wait until whoever unpacks it is done, has failed or has died; returns what has been told of that."""
+        from sessions.linux.watch import Watch
+
         parent, name = os.path.split(self.tree.path)
         ours = (name, f".{name}")
         with ExitStack() as stack:
@@ -155,10 +162,12 @@ class _Watched:
     @contextmanager
     def watching(self, fd: int) -> Iterator[None]:
         """To be entered when it has been opened, and left when it has been read."""
+        from threading import Thread
+
         before = archivecache.identity(os.fstat(fd))
         if before != self._step.tree.identity and not self._expected:
             raise self._changed()
-        thread = threading.Thread(target=self._work_out, args=(fd,))
+        thread = Thread(target=self._work_out, args=(fd,))
         thread.start()
         try:
             yield

@@ -353,10 +353,12 @@ def test_time_limits_hold_where_the_clock_differs(world: World, argv: list[str])
 
 
 # Where the time of day is asked for: when something was made, or how old it is, for people to read; where a sweep
-# begins to look; and whether a file is so fresh that one more change of it might not show, when it is read again.
+# begins to look; whether a file is so fresh that one more change of it might not show, when it is read again; and how
+# long ago an unpacked archive was used, which decides no more than whether it is to be unpacked again.
 TIME_OF_DAY = {
     "newsession.py": "new_session", "waiters.py": "register _maintenance_record", "lifecycle.py": "_sweep _down",
     "config/read.py": "read_trusted_again", "config/load.py": "_load", "events.py": "tell",
+    "archivecache.py": "find", "steps/cached.py": "_record", "eviction.py": "keep _why_not_wanted",
 }  # fmt: skip
 
 

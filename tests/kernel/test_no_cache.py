@@ -44,6 +44,8 @@ def truth(world: World) -> set[Path]:
         session = item.journal.session
         own = (session.location, session.overlay_directory, session.unpack_directory)
         paths += [Path(path) for path in own if path]
+        if session.cached:  # which may be gone, too, but it is what the session's programs are in
+            paths.append(Path(session.cached.path))
     for directory in (places.lock_dir, places.maintenance_dir):
         paths += Path(directory).iterdir()
     return {above for path in paths for above in (path, *path.parents)}
