@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from sessions import archivecache, early, events, eviction, lifecycle, names, owners, sources, store, waiters
-from sessions.data import Frozen
+from sessions.data import TYPE_CHECKING, Frozen
 from sessions.engine import Settings
 from sessions.errors import NotFound, SessionsError, TornJournal
 from sessions.events import Event
@@ -23,6 +23,9 @@ from sessions.locks import is_locked, session_lock
 from sessions.model import Places
 from sessions.steps.files import STAMP_ATTRIBUTE
 from sessions.steps.unmounting import holders, try_unmount, unmount_below
+
+if TYPE_CHECKING:
+    from sessions.steps.sharing import Shared
 
 # Beside a session's mount point: its layer in memory, and where mount(8) mounts for it.
 _BESIDE = re.compile(r"\.(.*)\.(?:layer|staging)")
@@ -67,6 +70,7 @@ class Sweep(Frozen):
         yield from self._archives()
         yield from self._elsewhere()
         yield from self._mounts()
+        yield from self._volumes()
         yield from self._locks()
 
     def _take_away(self, kind: str, name: str, reason: str, act: Callable[[], str], done: str) -> Iterator[Finding]:
@@ -256,6 +260,32 @@ class Sweep(Frozen):
                     return f"{below[0].target} is busy: {holders(real)}"
             os.rmdir(path)
             return ""
+
+    def _volumes(self) -> Iterator[Finding]:
+        """Volumes that were opened for sessions of which none is there."""
+        if not files.names_in(self.places.volume_dir):
+            return
+        from sessions.steps import sharing
+
+        for known in sharing.all_shared(self.places):
+            if not any(store.exists(self.places, user) for user in known.users()):
+                act = partial(self._close, known)
+                yield from self._take_away("volume", known.key, "no session uses it", act, "closed")
+
+    def _close(self, known: Shared) -> str:
+        """Close a volume, if one of ours has opened it and no session uses it when nobody else can change that."""
+        from sessions.steps import stack
+
+        with known.locked(may_be_stopped=False):
+            if any(store.exists(self.places, user) for user in known.users()):
+                raise _IsSomebodys
+            made = known.made()
+            if made and made.volume:
+                stack.close_if_ours(known, made.volume)
+            for user in known.users():
+                known.leave(user)
+            known.forget()
+        return ""
 
     def _locks(self) -> Iterator[Finding]:
         """Lock files that nobody holds."""
