@@ -37,6 +37,11 @@ class Stack:
         """A name that no other test of this machine uses."""
         return f"sessions{os.getpid()}{what}{len(self.tables)}"
 
+    def on(self, device: str) -> Stack:
+        """What is made next is made on that."""
+        self.top = device
+        return self
+
     def luks(self, device: str = "", *, size_mb: int = LUKS_MB, version: int = 2, asked: bool = False) -> Stack:
         """An encrypted volume on what was made last; `asked`, its password is asked for."""
         self.key_file.write_text(PASSWORD)
