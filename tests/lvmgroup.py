@@ -11,10 +11,12 @@ from pathlib import Path
 KINDS = {"classic": "--size 8M", "thin": ""}
 SIZE_MB, VOLUME_MB, POOL_MB = 512, 24, 128
 
+WITHOUT_UDEV = ("--config", "activation{udev_rules=0 udev_sync=0}")
+
 SETTINGS = """
 devices {
     use_devicesfile = 0
-    global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "a|^/dev/mapper/|", "a|^/dev/md|", "r|.*|" ]
+    global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "a|^/dev/mapper/|", "a|^/dev/md|", "a|^/dev/dm-|", "r|.*|" ]
 }
 backup {
     backup = 0
@@ -49,7 +51,7 @@ def run(*argv: str) -> str:
 
 def lvm(*argv: str) -> str:
     """Run a command of LVM that has to succeed, also where there is no udev; what it prints."""
-    udev = () if os.path.exists("/run/udev/control") else ("--config", "activation{udev_rules=0 udev_sync=0}")
+    udev = () if os.path.exists("/run/udev/control") else WITHOUT_UDEV
     return run(argv[0], *udev, *argv[1:])
 
 
@@ -62,10 +64,15 @@ class Group:
 
     @classmethod
     def make(cls, name: str, image: Path, tree: Path) -> Group:
-        """A group in a new image, with the volumes `classic` and, in the pool `pool`, `thin`: each holds the tree."""
+        """A group on a loop device of a new image."""
         with image.open("xb") as file:
             file.truncate(SIZE_MB << 20)
-        group = cls(name, losetup(image))
+        return cls.make_on(name, losetup(image), tree)
+
+    @classmethod
+    def make_on(cls, name: str, device: str, tree: Path) -> Group:
+        """A group on a device, with the volumes `classic` and, in the pool `pool`, `thin`: each holds the tree."""
+        group = cls(name, device)
         lvm("vgcreate", "--quiet", group.name, group.device)
         lvm("lvcreate", "-y", "--size", f"{VOLUME_MB}m", "--name", "classic", group.name)
         lvm("lvcreate", "-y", "--size", f"{POOL_MB}m", "--type", "thin-pool", "--name", "pool", group.name)

@@ -21,6 +21,12 @@ profile = "minimal"
 PROGRAMS = ("lvcreate", "lvremove", "lvchange", "lvs")
 
 
+def configuration(group: Group) -> str:
+    """Each volume of the group as a chroot of its own."""
+    kinds = lvmgroup.KINDS.items()
+    return "".join(CHROOT.format(volume=name, device=group.path(name), options=options) for name, options in kinds)
+
+
 class Volumes:
     """A group with a classic and a thin volume, each of which holds the world's chroot and is one of its own."""
 
@@ -28,9 +34,8 @@ class Volumes:
         self.image = Path(f"{world.base}.volumes")
         name = f"crash{zlib.crc32(os.fsencode(world.base)):08x}"
         self.group = Group.make(name, self.image, world.chroot)
-        with (world.base / "etc/sessions.toml").open("a") as configuration:
-            for volume, options in lvmgroup.KINDS.items():
-                configuration.write(CHROOT.format(volume=volume, device=self.group.path(volume), options=options))
+        with (world.base / "etc/sessions.toml").open("a") as file:
+            file.write(configuration(self.group))
 
     def names(self) -> Iterator[str]:
         """Volumes with their tags, active or not, and mappings, whose volume may be gone."""

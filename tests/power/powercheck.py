@@ -10,6 +10,7 @@ from typing import Any
 
 from powerguest import BASE, LOCKED, NOTES, NOTES_TEXT, Machine, data_of
 from powerkinds import LOST_AT_BOOT
+from powervolumes import Volumes
 from snapshot import differences
 
 from sessions import api, lifecycle, waiters
@@ -106,11 +107,18 @@ def traces(machine: Machine, live: list[str]) -> Iterator[str]:
     for top in (places.overlay_dir, places.unpack_dir, places.underlay_dir, places.mount_dir, BASE / "outside"):
         yield from (f"{top}/{name}" for name in listed(top) if name not in live)
     yield from (f"elsewhere/{name}" for name in listed(BASE / "elsewhere") if name not in (*live, "lost+found"))
+    yield from (f"volume {name}" for name, tags in volumes(machine).items() if tags and name not in live)
     journals = [name for name in listed(places.journal_dir) if name.partition(",")[0] not in live]
     yield from (f"{places.journal_dir}/{name}" for name in journals)
     for top in (places.lock_dir, places.waiting_dir):
         yield from (f"{top}/{name}" for name in listed(top))
     yield from (f"{places.maintenance_dir}/{name}" for name in listed(places.maintenance_dir) if name != LOCKED)
+
+
+def volumes(machine: Machine) -> dict[str, str]:
+    """The logical volumes, each with its tags."""
+    backing = machine.world.backing
+    return backing.group.volumes() if isinstance(backing, Volumes) else {}
 
 
 def listed(path: str | Path) -> list[str]:

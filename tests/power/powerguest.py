@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import lvmgroup
 import powermapper
+import powervolumes
 import world as worlds
 from crashkinds import SCRIPT
-from powerkinds import KINDS
+from powerkinds import ALL
 from snapshot import Snapshot
 
 import sessions
@@ -72,18 +74,23 @@ class Machine:
 
     @classmethod
     def boot(cls, job: dict[str, Any]) -> Machine:
-        mount_disk(job)
+        device = mount_disk(job)
         world = worlds.World(BASE, worlds.places_in(BASE))
+        if device:
+            world.backing = powervolumes.Volumes(device)
         if job["action"] == "make":
-            make_world(world)
+            make_world(world, device)
+        elif device:
+            powervolumes.activate()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "run", BASE / "run"], check=True)
         nothing = Snapshot(Counter(), Counter(), {}, frozenset(), frozenset())
         machine = cls(job, Line(has_log=job["has_log"]), world, nothing)
-        machine.before = replace(machine.snapshot(), files=pickle.loads(PRISTINE.read_bytes()))
+        files, devices = pickle.loads(PRISTINE.read_bytes())
+        machine.before = replace(machine.snapshot(), files=files, devices=devices)
         return machine
 
     def places(self, kind: str) -> Places:
-        return where.changed(self.world.places, config_dir=str(BASE / KINDS[kind][1]))
+        return where.changed(self.world.places, config_dir=str(BASE / ALL[kind][1]))
 
     def sessions(self, *words: str, kind: str = "overlay") -> str:
         """Run the command, which has to succeed; all it prints."""
@@ -111,7 +118,7 @@ class Machine:
         return failed, said
 
     def snapshot(self) -> Snapshot:
-        """Mounts, files and loop devices; the kernel's own processes come and go."""
+        """Mounts, files, volumes and loop devices; the kernel's own processes come and go."""
         return replace(self.world.snapshot(), processes=frozenset())
 
 
@@ -132,10 +139,13 @@ def data_of(session_id: str, name: str) -> bytes:
     return rng.randbytes(rng.choice((100, 4096, 100_000)))
 
 
-def mount_disk(job: dict[str, Any]) -> None:
-    """Mount the file systems of the disk; the second is for the layers that are to be elsewhere."""
+def mount_disk(job: dict[str, Any]) -> str:
+    """Mount the file systems of the disk; the second is for the layers that are to be elsewhere.
+
+    The third part, if there is one, is for logical volumes: its device.
+    """
     device = powermapper.log_writes("/dev/ubdb", "/dev/ubdc") if job["has_log"] else "/dev/ubdb"
-    first, second = job["parts"]
+    first, second, *third = job["parts"]
     parts = [
         powermapper.make("first", first, "linear", f"{device} 0"),
         powermapper.make("second", second, "linear", f"{device} {first}"),
@@ -146,13 +156,18 @@ def mount_disk(job: dict[str, Any]) -> None:
     # What nobody syncs comes to the disk early, so that a power cut finds a part of it there.
     for name in ("dirty_expire_centisecs", "dirty_writeback_centisecs"):
         Path("/proc/sys/vm", name).write_text("30")
+    if not third:
+        return ""
+    lvmgroup.use_own_settings()
+    return powermapper.make("third", third[0], "linear", f"{device} {first + second}")
 
 
-def make_world(world: worlds.World) -> None:
+def make_world(world: worlds.World, device: str) -> None:
     """Chroots, archives and configuration, on a disk that is empty; all that is there is noted down."""
-    for _chroot, config in set(KINDS.values()):
+    volumes = powervolumes.CONFIGURATION if device else ""
+    for _chroot, config in set(ALL.values()):
         (BASE / config / "setup.d").mkdir(parents=True, exist_ok=True)
-        (BASE / config / "sessions.toml").write_text(worlds.CONFIGURATION.format(base=BASE))
+        (BASE / config / "sessions.toml").write_text(worlds.CONFIGURATION.format(base=BASE) + volumes)
     script = BASE / "scripted/setup.d/30script"
     script.write_text(SCRIPT.replace("@BASE@", str(BASE)))
     script.chmod(0o755)
@@ -162,5 +177,8 @@ def make_world(world: worlds.World) -> None:
     (world.chroot / NOTES).parent.mkdir()
     (world.chroot / NOTES).write_text(NOTES_TEXT)
     subprocess.run(["tar", "-czf", world.archive, "-C", world.chroot, "."], check=True)
-    PRISTINE.write_bytes(pickle.dumps(world.snapshot().files))
+    if device:
+        lvmgroup.Group.make_on(powervolumes.GROUP, device, world.chroot)
+    made = world.snapshot()
+    PRISTINE.write_bytes(pickle.dumps((made.files, made.devices)))
     os.sync()

@@ -8,16 +8,18 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import powerlog
 from guest import CHECKOUT, Guest, GuestError
-from powerkinds import LOST_AT_BOOT
+from powerkinds import KINDS, LOST_AT_BOOT, VOLUMES
 
 MAIN = Path(__file__).with_name("powermain.py")
 PARTS_MB = (160, 32)
+VOLUMES_MB = 384
 LOG_MB = 4096
 LONGEST_S = 300
 # A power cut comes so long after some line of the guest, at the longest.
@@ -75,16 +77,17 @@ class Expected:
 class Machine:
     """A guest with a disk of its own, on which the power is cut again and again."""
 
-    def __init__(self, work: Path, seed: str) -> None:
+    def __init__(self, work: Path, seed: str, kinds: Sequence[str] = tuple(KINDS)) -> None:
         work.mkdir()
-        self.work, self.seed = work, seed
+        self.work, self.seed, self.kinds = work, seed, kinds
+        self.parts_mb = (*PARTS_MB, VOLUMES_MB) if set(kinds) & set(VOLUMES) else PARTS_MB
         self.disk, self.log, self.pristine = work / "disk", work / "log", work / "pristine"
         self.expected = Expected()
         self.cuts = 0
         self.failures: list[str] = []
         self.blocks_cached = self.blocks_lost = self.checked = 0
         with self.disk.open("xb") as image:
-            image.truncate(sum(PARTS_MB) << 20)
+            image.truncate(sum(self.parts_mb) << 20)
         for offset, size_mb in ((0, PARTS_MB[0]), (PARTS_MB[0], PARTS_MB[1])):
             mkfs = ["mkfs.ext4", "-q", "-E", f"offset={offset << 20},nodiscard", self.disk, f"{size_mb}M"]
             subprocess.run(mkfs, check=True)
@@ -97,7 +100,8 @@ class Machine:
         job: dict[str, Any] = {
             "action": action,
             "has_log": has_log,
-            "parts": [size_mb << 11 for size_mb in PARTS_MB],
+            "parts": [size_mb << 11 for size_mb in self.parts_mb],
+            "kinds": list(self.kinds),
             "cut": self.cuts,
             "seed": f"{self.seed} {self.cuts}",
             "sessions": {name: vars(known) for name, known in self.expected.sessions.items()},

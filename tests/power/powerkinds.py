@@ -9,4 +9,7 @@ KINDS = {
     "elsewhere": ("elsewhere", "etc"),
     "scripted": ("default", "scripted"),
 }
+# The same for sessions of logical volumes, on a disk that has a volume group.
+VOLUMES = {"lvm": ("classic", "etc"), "thin": ("thin", "etc")}
+ALL = KINDS | VOLUMES
 LOST_AT_BOOT = ("memory",)

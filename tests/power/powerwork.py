@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from powerguest import BASE, LOCKED, NOTES, Machine, data_of
-from powerkinds import KINDS, LOST_AT_BOOT
+from powerkinds import ALL, LOST_AT_BOOT
 
 from sessions import api, lifecycle, upkeep, waiters
 from sessions.engine import Settings
@@ -48,7 +48,7 @@ class Worker:
         return f"c{self.machine.job['cut']}w{self.number}n{self.count}"
 
     def kind(self) -> str:
-        return self.rng.choice(list(KINDS))
+        return self.rng.choice(self.machine.job["kinds"])
 
     def begin(self) -> None:
         if len(self.open) >= MOST_OPEN:
@@ -56,9 +56,9 @@ class Worker:
         kind, name = self.kind(), self.new_name()
         self.line.say("beginning", name, kind)
         if self.rng.random() < BY_COMMAND:
-            self.machine.sessions("begin", KINDS[kind][0], "--name", name, kind=kind)
+            self.machine.sessions("begin", ALL[kind][0], "--name", name, kind=kind)
         else:
-            api.begin(KINDS[kind][0], name=name, persistent=True, places=self.machine.places(kind))
+            api.begin(ALL[kind][0], name=name, persistent=True, places=self.machine.places(kind))
         self.line.say("begun", name)
         self.open[name] = kind
 
@@ -90,9 +90,9 @@ class Worker:
         """One that nobody will want back, and that is said nothing of."""
         kind = self.kind()
         if self.rng.random() < BY_COMMAND:
-            self.machine.sessions("run", KINDS[kind][0], "-d", "/", "--", "/bin/sh", "-c", "id >/unsynced", kind=kind)
+            self.machine.sessions("run", ALL[kind][0], "-d", "/", "--", "/bin/sh", "-c", "id >/unsynced", kind=kind)
         else:
-            with api.begin(KINDS[kind][0], places=self.machine.places(kind)) as session:
+            with api.begin(ALL[kind][0], places=self.machine.places(kind)) as session:
                 session.run(["/bin/sh", "-c", DIRTY], input=data_of("any", "any"), check=True)
         self.line.say("automatic", kind)
 
@@ -100,7 +100,7 @@ class Worker:
         """One whose process dies, and which is left to the sweep."""
         kind = self.kind()
         if (pid := os.fork()) == 0:
-            api.begin(KINDS[kind][0], places=self.machine.places(kind))
+            api.begin(ALL[kind][0], places=self.machine.places(kind))
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
         self.line.say("abandoned", kind)
@@ -151,7 +151,8 @@ def rest(machine: Machine) -> list[str]:
     subprocess.run(["mount", "-t", "tmpfs", "theirs", theirs], check=True)
     before = machine.snapshot().mounts
     expected = set()
-    for kind, (chroot, _config) in KINDS.items():
+    for kind in machine.job["kinds"]:
+        chroot, _config = ALL[kind]
         machine.line.say("beginning", kind, kind)
         session = api.begin(chroot, name=kind, persistent=True, places=machine.places(kind))
         session.run(["/bin/sh", "-c", f"cat >>/{NOTES}"], input=data_of(kind, "note"), check=True)
