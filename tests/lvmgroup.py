@@ -16,7 +16,7 @@ WITHOUT_UDEV = ("--config", "activation{udev_rules=0 udev_sync=0}")
 SETTINGS = """
 devices {
     use_devicesfile = 0
-    global_filter = [ "a|^/dev/loop[0-9]|", "a|^/dev/ubd[b-z]|", "a|^/dev/mapper/|", "a|^/dev/md|", "a|^/dev/dm-|", "r|.*|" ]
+    global_filter = [ "a!^/dev/(loop[0-9]|ubd[b-z]|mapper/|md|dm-)!", "r!.*!" ]
 }
 backup {
     backup = 0

@@ -10,6 +10,6 @@ KINDS = {
     "scripted": ("default", "scripted"),
 }
 # The same for sessions of logical volumes, on a disk that has a volume group.
-VOLUMES = {"lvm": ("classic", "etc"), "thin": ("thin", "etc")}
+VOLUMES = {"lvm": ("classic", "etc"), "lvm-thin": ("thin", "etc")}
 ALL = KINDS | VOLUMES
 LOST_AT_BOOT = ("memory",)
