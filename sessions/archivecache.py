@@ -14,22 +14,18 @@ shared lock and looks whether the tree is there; who takes one away holds the lo
 
 from __future__ import annotations
 
-import binascii
 import errno
 import fcntl
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from sessions import records
-from sessions.config.read import UNSETTLED_NS
 from sessions.data import Frozen, replace
-from sessions.errors import BadArchive
 from sessions.linux import files, proc, removal, syscall, trace
-from sessions.model import CachedTree, Owner, Places
+from sessions.model import Owner, Places
 
 TREE = "tree"
 _RECORD = "record"
@@ -37,10 +33,6 @@ _RECORD = "record"
 # The kernel keeps changes of names and attributes in order over a power cut; the contents of files may come later.
 _STATE_ATTRIBUTE = "trusted.chroot-sessions.unpacked"
 _SYNCED = b"synced"
-# File systems whose times are whole seconds, or two.
-_COARSE_NS = 2_000_000_000
-_SECOND_NS = 1_000_000_000
-_PIECE_BYTES = 1 << 20
 # The names that we give: of an archive by its path, size and time, and then by more or by its digest.
 _NAME = r"[0-9a-f]{8}-[0-9a-f]+-[0-9a-f]+(-[0-9a-f]+){1,2}"
 _HIDDEN = rf"\.([0-9a-f]+|{_NAME})"
@@ -57,6 +49,7 @@ class Record(Frozen):
     owner: Owner
     since_ns: int
     digest: str = ""
+    """Of the archive; not known while nobody has had the time to work it out."""
     size_bytes: int = 0
     """The archive's without its compression: more or less the room that it takes."""
 
@@ -74,83 +67,7 @@ class Entry(Frozen):
         return self.record.size_bytes if self.record else 0
 
 
-def find(places: Places, archive: str) -> CachedTree:
-    """Where in the cache the tree of an archive is or will be; changes nothing.
-
-    Two contents never get the same place. What stat(2) says of the file is enough to know them apart, unless it was
-    changed so lately that a change at this very moment would not show in its times. That doubt, and that a file has
-    been touched which looks the same otherwise, is settled by a digest of its contents. Raises BadArchive if there is
-    no such file.
-    """
-    now_ns = time.time_ns()  # before the look
-    try:
-        status = os.stat(archive)
-    except OSError as error:
-        raise BadArchive(f"{archive}: Failed to stat file: {error.strerror}") from None
-    top = places.archive_dir
-    is_settled = _is_settled(status.st_ctime_ns, now_ns)
-    alike = _alike(archive, status)
-    seen = identity(status)
-    usual = f"{top}/{alike}{status.st_ino:x}-{_hex(status.st_ctime_ns)}"
-    if is_settled and (known := _leading_to(usual)):
-        return CachedTree(known, seen)
-    others = [f"{top}/{name}" for name in files.names_in(top) if name.startswith(alike)]
-    others = [path for path in others if not os.path.islink(path)]
-    if is_settled and not others:
-        return CachedTree(usual, seen)
-    from sessions.linux import archive as archives  # only in doubt
-
-    with archives.opened(archive) as fd:
-        digest = digest_of(fd)
-    alias = usual if is_settled else ""
-    for path in others:
-        record = read_record(path)
-        if record and record.digest == digest:
-            return CachedTree(path, seen, digest, alias)
-    return CachedTree(usual if is_settled else f"{top}/{alike}{digest[:32]}", seen, digest)
-
-
-def may_be_of(path: str, archive: str) -> bool:
-    """Whether a tree may be of an archive as it is now; raises OSError for one that cannot be looked at."""
-    return os.path.basename(path).startswith(_alike(archive, os.stat(archive)))
-
-
-def _alike(archive: str, status: os.stat_result) -> str:
-    """What the names of all begin with that a look at the archive's path, size and time cannot tell from it."""
-    return f"{binascii.crc32(os.fsencode(archive)):08x}-{status.st_size:x}-{_hex(status.st_mtime_ns)}-"
-
-
-def identity(status: os.stat_result) -> str:
-    """What tells a file and its contents from all others and from what it was before."""
-    return f"{status.st_size:x}-{_hex(status.st_mtime_ns)}-{status.st_ino:x}-{_hex(status.st_ctime_ns)}"
-
-
-def digest_of(fd: int, go_on: Callable[[], bool] = lambda: True) -> str:
-    """The digest of an open file's contents, whose offset is left alone; cut short when `go_on` says no."""
-    import hashlib
-
-    digest, at = hashlib.sha256(), 0
-    while go_on() and (piece := os.pread(fd, _PIECE_BYTES, at)):
-        digest.update(piece)
-        at += len(piece)
-    return digest.hexdigest()
-
-
-def _hex(time_ns: int) -> str:
-    """A time as part of a name; those before 1970 are negative."""
-    return f"{time_ns & 0xFFFFFFFFFFFFFFFF:x}"
-
-
-def _is_settled(changed_ns: int, now_ns: int) -> bool:
-    """Whether a change of the file from now on would show in its times.
-
-    A time in the future, after the clock was set back, shows it too: the next change gets another one.
-    """
-    granularity_ns = UNSETTLED_NS if changed_ns % _SECOND_NS else _COARSE_NS
-    return abs(now_ns - changed_ns) > granularity_ns
-
-
-def _leading_to(path: str) -> str:
+def leading_to(path: str) -> str:
     """The place of the tree that `path` is or leads to; empty if there is none."""
     try:
         target = os.readlink(path)
@@ -365,7 +282,7 @@ def entries(places: Places) -> list[Entry]:
 def leftovers(places: Places) -> list[str]:
     """What is no complete tree and no other name of one, and nobody is at it."""
     incomplete = [path for path in _paths(places, _HIDDEN) if not _is_locked(path)]
-    return incomplete + [path for path in _paths(places, _NAME) if os.path.islink(path) and not _leading_to(path)]
+    return incomplete + [path for path in _paths(places, _NAME) if os.path.islink(path) and not leading_to(path)]
 
 
 def _is_locked(path: str) -> bool:
@@ -417,7 +334,7 @@ def read_record(path: str) -> Record | None:
 
 def write_record(path: str, record: Record) -> None:
     """Write the record, in the place of the one before."""
-    new = f"{path}/.{_RECORD}"
+    new = f"{path}/.{_RECORD}-{os.urandom(6).hex()}"
     with open(new, "w", encoding="utf-8") as file:
         json.dump(records.encode(record), file)
     os.rename(new, f"{path}/{_RECORD}")

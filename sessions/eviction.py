@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
-from sessions import archivecache, events, keytypes, store
+from sessions import archivecache, archiveidentity, events, keytypes, store
 from sessions.archivecache import Entry
 from sessions.config.configuration import Configuration
 from sessions.data import Frozen
@@ -57,7 +58,7 @@ def _why_not_wanted(entry: Entry, age_s: int) -> str:
     if time.time_ns() - entry.used_ns > age_s * 1_000_000_000:
         return "it was not used for long"
     try:
-        return "" if archivecache.may_be_of(entry.path, entry.record.archive) else "its archive has changed"
+        return "" if archiveidentity.may_be_of(entry.path, entry.record) else "its archive has changed"
     except FileNotFoundError:
         return "its archive is gone"
     except OSError:
@@ -101,13 +102,16 @@ def make_room(places: Places, configuration: Configuration) -> None:
 
 
 def keep(places: Places) -> None:
-    """See to it that the trees there are outlive a restart of the machine: whoever unpacked them had no time for it.
+    """What whoever unpacked the trees had no time for: let them outlive a restart, and be known by their digests.
 
     One that was used in the future, as it seems since the clock was set back, was used now.
     """
     for entry in archivecache.entries(places):
         with archivecache.held(entry.path) as fd:
             if fd is not None:
+                if entry.record and not entry.record.digest:
+                    with suppress(SessionsError, OSError):  # the archive is gone, or not what it was
+                        archiveidentity.complete_record(entry.path, entry.record)
                 archivecache.sync(fd, entry.path)
                 if entry.used_ns > time.time_ns():
                     archivecache.touch(fd)

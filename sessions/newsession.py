@@ -101,9 +101,9 @@ def _unpacked(places: Places, source: Source, session_id: str) -> tuple[str, Cac
         return "", None
     if not source.archive_cache:
         return f"{places.unpack_dir}/{session_id}", None
-    from sessions import archivecache  # only for those who use it
+    from sessions import archiveidentity  # only for those who use it
 
-    return "", archivecache.find(places, source.file)
+    return "", archiveidentity.find(places, source.file)
 
 
 def with_setup_files(session: Session) -> Session:

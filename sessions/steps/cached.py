@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
-from sessions import archivecache, owners
+from sessions import archivecache, archiveidentity, owners
 from sessions.data import TYPE_CHECKING
 from sessions.errors import ArchiveChanged, StepFailed
 from sessions.linux import syscall, trace
@@ -77,7 +77,7 @@ class CachedArchive(Step):
                 archivecache.sync(fd, path)
                 record = archivecache.read_record(path)
                 # By which an archive is known again that was touched, should the tree be gone some day.
-                if record and context.note.get("digest") != record.digest:
+                if record and record.digest and context.note.get("digest") != record.digest:
                     context.remember({"digest": record.digest})
             if self.tree.alias:
                 archivecache.link(self.tree.alias, path)
@@ -99,7 +99,9 @@ class CachedArchive(Step):
 
         started_ns = time.monotonic_ns()
         path, hidden = self.tree.path, archivecache.hidden(self.tree.path)
-        watched = _Watched(self, self.tree.digest or str(context.note.get("digest", "")), context.stage)
+        # Without a doubt, what lives as long as its process has no time for a digest: the garbage collector has.
+        expected = self.tree.digest or str(context.note.get("digest", ""))
+        watched = _Watched(self, expected, context, has_time=bool(expected) or context.session.owner is None)
         os.mkdir(f"{hidden}/{archivecache.TREE}", 0o755)
         size_bytes = archive.unpack(
             self.archive, f"{hidden}/{archivecache.TREE}", progress=context.progress, watching=watched.watching
@@ -148,25 +150,34 @@ class CachedArchive(Step):
 class _Watched:
     """An archive while it is read: it has to be what the session was named for, and to stay as it is.
 
-    Its digest is worked out meanwhile, so that it is known again if some day only its times are others.
+    If there is time for it (`has_time`), its digest is worked out meanwhile: either it is expected, or the archive
+    is to be known again if some day only its times are others.
     """
 
-    def __init__(self, step: CachedArchive, expected: str, stage: Stage) -> None:
+    def __init__(self, step: CachedArchive, expected: str, context: Context, *, has_time: bool) -> None:
         self.digest = ""
         self._step = step
         self._expected = expected
+        self._has_time = has_time
         self._is_over = False
         self._failure: Exception | None = None
-        self._stage = stage
+        self._stage = context.stage
 
     @contextmanager
     def watching(self, fd: int) -> Iterator[None]:
         """To be entered when it has been opened, and left when it has been read."""
-        from threading import Thread
-
-        before = archivecache.identity(os.fstat(fd))
+        before = archiveidentity.identity(os.fstat(fd))
         if before != self._step.tree.identity and not self._expected:
             raise self._changed()
+        with self._working_out(fd) if self._has_time else nullcontext():
+            yield
+        if archiveidentity.identity(os.fstat(fd)) != before or self._expected not in ("", self.digest):
+            raise self._changed()
+
+    @contextmanager
+    def _working_out(self, fd: int) -> Iterator[None]:
+        from threading import Thread
+
         thread = Thread(target=self._work_out, args=(fd,))
         thread.start()
         try:
@@ -178,12 +189,10 @@ class _Watched:
             thread.join()
         if self._failure:
             raise self._failure
-        if archivecache.identity(os.fstat(fd)) != before or self._expected not in ("", self.digest):
-            raise self._changed()
 
     def _work_out(self, fd: int) -> None:
         try:
-            self.digest = archivecache.digest_of(fd, lambda: not self._is_over)
+            self.digest = archiveidentity.digest_of(fd, lambda: not self._is_over)
         except Exception as error:
             self._failure = error
 

@@ -18,6 +18,7 @@ from tarmaking import tree_of
 
 import sessions
 from sessions import archivecache, events, eviction, lifecycle, store
+from sessions.config.read import UNSETTLED_NS
 from sessions.engine import Settings
 from sessions.errors import BadArchive, SessionsError, SetupFailed
 from sessions.linux import proc, trace
@@ -48,7 +49,7 @@ def pack(world: World, name: str = "tiny.tar.gz", *, tree: Path | None = None, s
 
 def settle(archive: Path) -> None:
     """Let the clock go on for as long as it takes until a change of the archive would show."""
-    while abs(os.stat(archive).st_ctime_ns - time.time_ns()) <= archivecache.UNSETTLED_NS:
+    while abs(os.stat(archive).st_ctime_ns - time.time_ns()) <= UNSETTLED_NS:
         pass
 
 
@@ -169,11 +170,14 @@ def test_a_changed_archive_is_unpacked_anew_and_the_old_tree_stays_for_its_sessi
     assert told(world, "removal") == []
 
 
+@pytest.mark.parametrize("who_knows", ["a lasting session", "the collector"])
 def test_changed_times_that_leave_the_contents_alone_cost_a_digest_once(
-    world: World, packed: Path, unpacked: list[str]
+    world: World, packed: Path, unpacked: list[str], who_knows: str
 ) -> None:
-    with world.begin("packed") as one:
+    with world.begin("packed", persistent=who_knows == "a lasting session") as one:
         pass
+    if who_knows == "the collector":
+        collect(world)
     # Neither size nor time of modification: what chmod does, and who restores it from a copy.
     packed.chmod(0o600)
     settle(packed)
@@ -185,6 +189,19 @@ def test_changed_times_that_leave_the_contents_alone_cost_a_digest_once(
         assert third.session.cached and third.session.cached.path == one.session.cached.path
         assert not third.session.cached.digest
     assert unpacked == [str(packed)]
+
+
+def test_changed_times_of_what_has_no_digest_yet_cost_an_unpacking(
+    world: World, packed: Path, unpacked: list[str]
+) -> None:
+    with world.begin("packed"):
+        pass
+    packed.chmod(0o600)
+    settle(packed)
+    with world.begin("packed"):
+        assert len(unpacked) == 2
+    assert len(trees(world)) == 1
+    assert told(world, "evicted")[0]["reason"] == "its archive has changed"
 
 
 def test_other_contents_with_the_same_size_and_time_are_another_tree(world: World) -> None:

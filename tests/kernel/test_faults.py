@@ -358,7 +358,7 @@ def test_time_limits_hold_where_the_clock_differs(world: World, argv: list[str])
 TIME_OF_DAY = {
     "newsession.py": "new_session", "waiters.py": "register _maintenance_record", "lifecycle.py": "_sweep _down",
     "config/read.py": "read_trusted_again", "config/load.py": "_load", "events.py": "tell",
-    "archivecache.py": "find", "steps/cached.py": "_record", "eviction.py": "keep _why_not_wanted",
+    "archiveidentity.py": "find complete_record", "steps/cached.py": "_record", "eviction.py": "keep _why_not_wanted",
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ FLOORS = (
         "records",
     ),
     ("config",),
-    ("steps", "archivecache", "journal", "locks", "owners", "engine"),
+    ("steps", "archivecache", "archiveidentity", "journal", "locks", "owners", "engine"),
     (
         "script",
         "schroots",
