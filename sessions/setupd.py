@@ -104,14 +104,16 @@ def _unmasked(entry: os.DirEntry[str]) -> str:
 def plan(session: Session) -> tuple[Session, list[Step]]:
     """The session, which now knows its scripts, and their steps, in order.
 
-    Touches nothing; raises StepFailed if a script refuses the session.
+    A script that plans nothing counts only if schroot has it too, whose users are told of it. Touches nothing; raises
+    StepFailed if a script refuses the session.
     """
     planned: list[model.Script] = []
     steps: list[Step] = []
     for script in scripts(session.places):
         own = [RunScript(script.path)] if script.plan is None else list(script.plan(session))
-        planned.append(_planned(script.name, len(own)))
-        steps.extend(own)
+        if own or script.name in schroot_scripts.SHIPPED:
+            planned.append(_planned(script.name, len(own)))
+            steps.extend(own)
     return replace(session, scripts=tuple(planned)), steps
 
 
