@@ -250,7 +250,7 @@ def test_the_example_is_right_as_it_is_and_with_its_marks_removed(places: Places
     lines = [line[1:] if line[:1] == "#" and line[:2] not in ("##", "# ", "#") else line for line in text.splitlines()]
     configuration = load_toml(places, "\n".join(lines))
     assert configuration.problems == ()
-    assert sorted(configuration.chroots) == ["bare", "bookworm", "old32", "rescue"]
+    assert sorted(configuration.chroots) == ["appliance", "bare", "bookworm", "old32", "rescue", "sid"]
 
 
 def loaded_from(name: str, text: bytes) -> Configuration:
