@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers import World, shell
+from helpers import REPOSITORY, World, shell
 from lvmgroup import Group, lvm
 from mapperlvm import both, define
 from storages import rebooted
 
 import sessions
-from sessions import lifecycle, users
+from sessions import environ, lifecycle, users
 from sessions.engine import Settings
 from sessions.errors import SetupFailed
 from sessions.newsession import Wish
@@ -156,3 +158,17 @@ def test_options_as_they_may_be_written(world: World, group: Group, volume: str,
     with world.begin("volume", name="one") as session:
         assert lvm("lvs", "--noheadings", "-o", "segtype", group.path("one")) == type
         assert shell(session, "ls -d /root") == "/root\n"
+
+
+def test_the_script_by_hand(world: World, group: Group) -> None:
+    """With the environment that schroot gives to scripts, it makes a snapshot and removes it."""
+    define(world, group, "classic")
+    before = group.volumes()
+    chroot, selected = lifecycle.find_chroot(lifecycle.load(world.places), "volume", with_host=False)
+    session, _plan = lifecycle.plan(world.places, chroot, selected, Wish(users.caller(), users.caller(), "one"))
+    for stage in ("setup-start", "setup-stop", "setup-stop"):
+        variables = environ.for_scripts(session, stage)
+        run = subprocess.run([sys.executable, REPOSITORY / "setup.d/05lvm", stage, "ok"], env=variables)
+        assert run.returncode == 0
+        assert ("one" in group.volumes()) == (stage == "setup-start")
+    assert group.volumes() == before

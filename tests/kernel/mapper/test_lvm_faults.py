@@ -150,9 +150,8 @@ def test_force_ends_who_holds_it(world: World, group: Group) -> None:
     assert group.volumes() == before
 
 
-@both
-def test_mounted_elsewhere_at_the_end(world: World, group: Group, tmp_path: Path, kind: str) -> None:
-    define(world, group, kind)
+def test_mounted_elsewhere_at_the_end(world: World, group: Group, tmp_path: Path) -> None:
+    define(world, group, "thin")
     session = world.begin("volume", name="one", persistent=True)
     (tmp_path / "theirs").mkdir()
     subprocess.run(["mount", group.path("one"), tmp_path / "theirs"], check=True)
@@ -162,10 +161,9 @@ def test_mounted_elsewhere_at_the_end(world: World, group: Group, tmp_path: Path
     session.end()
 
 
-@both
-def test_removed_by_somebody_else(world: World, group: Group, kind: str) -> None:
+def test_removed_by_somebody_else(world: World, group: Group) -> None:
     """What is gone is gone; the rest of the session ends."""
-    define(world, group, kind)
+    define(world, group, "classic")
     session = world.begin("volume", name="one", persistent=True)
     subprocess.run(["umount", "--recursive", session.location], check=True)
     lvm("lvremove", "--force", f"{group.name}/one")
