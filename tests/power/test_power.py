@@ -38,14 +38,17 @@ def test_power_cuts(disk: Path, tell: Callable[[str], None]) -> None:
 
 @pytest.mark.parametrize("kind", VOLUMES)
 def test_power_cuts_of_volumes(disk: Path, tell: Callable[[str], None], kind: str) -> None:
-    """Sessions of one kind of logical volume, and some whose layer is a directory."""
-    cut_power(Machine(disk / "machine", SEED, (kind, "overlay")), VOLUME_CUTS, tell)
+    """Sessions of one kind of logical volume, and some whose layer is a directory.
+
+    LVM writes the metadata of its groups without a flush, so that a disk which loses its cache may lose the group.
+    """
+    cut_power(Machine(disk / "machine", SEED, (kind, "overlay")), VOLUME_CUTS, tell, may_reorder=False)
 
 
-def cut_power(machine: Machine, cuts: int, tell: Callable[[str], None]) -> None:
+def cut_power(machine: Machine, cuts: int, tell: Callable[[str], None], *, may_reorder: bool = True) -> None:
     reordered = 0
     for number in range(cuts):
-        is_reordered = number % min(REORDERED_EACH, cuts) == 1
+        is_reordered = may_reorder and number % min(REORDERED_EACH, cuts) == 1
         reordered += is_reordered
         machine.cut(random.Random(f"{SEED} {number}"), MOST_LINES, reordered=is_reordered)
     machine.boot("check")
