@@ -176,5 +176,7 @@ MAPPED = {
         Kind("lvm", "classic", backing="lvm"),
         Kind("lvm-thin", "thin", backing="lvm"),
         Kind("lvm-automatic", "classic", automatic=True, busy=True, lasts=False, backing="lvm"),
+        Kind("luks", "stacked", backing="luks"),
+        Kind("stack", "stacked", backing="stack"),
     )
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from volumestack import toml
 
 import sessions
 from sessions.linux import mountinfo
@@ -157,15 +158,6 @@ class World:
         complete = [str(path) for path in (self.base / "state/archives").glob("[!.]*")]
         found = [path for path in found if not f"{path}/".startswith(tuple(f"{one}/" for one in complete))]
         return sorted(found)
-
-
-def toml(value: object) -> str:
-    """A value as TOML has it."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {toml(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml, value))}]"
-    return json.dumps(value)
 
 
 def output(session: sessions.OpenSession, *argv: str, **how: object) -> str:

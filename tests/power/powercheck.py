@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import powersecret
 from powerguest import BASE, LOCKED, NOTES, NOTES_TEXT, Machine, data_of
 from powerkinds import LOST_AT_BOOT
 from powervolumes import Volumes
@@ -110,6 +111,9 @@ def traces(machine: Machine, live: list[str]) -> Iterator[str]:
     yield from (f"volume {name}" for name, tags in volumes(machine).items() if tags and name not in live)
     journals = [name for name in listed(places.journal_dir) if name.partition(",")[0] not in live]
     yield from (f"{places.journal_dir}/{name}" for name in journals)
+    kinds = {machine.job["sessions"][name]["kind"] for name in live if name in machine.job["sessions"]}
+    if powersecret.is_open() and powersecret.KIND not in kinds:
+        yield "the encrypted volume is open"
     for top in (places.lock_dir, places.waiting_dir):
         yield from (f"{top}/{name}" for name in listed(top))
     yield from (f"{places.maintenance_dir}/{name}" for name in listed(places.maintenance_dir) if name != LOCKED)

@@ -18,6 +18,7 @@ from typing import Any
 
 import lvmgroup
 import powermapper
+import powersecret
 import powervolumes
 import world as worlds
 from crashkinds import SCRIPT
@@ -78,8 +79,11 @@ class Machine:
         world = worlds.World(BASE, worlds.places_in(BASE))
         if device:
             world.backing = powervolumes.Volumes(device)
+        has_secret = powersecret.KIND in job["kinds"]
+        if has_secret and job["action"] != "make":
+            powersecret.attach()
         if job["action"] == "make":
-            make_world(world, device)
+            make_world(world, device, has_secret=has_secret)
         elif device:
             powervolumes.activate()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "run", BASE / "run"], check=True)
@@ -162,9 +166,10 @@ def mount_disk(job: dict[str, Any]) -> str:
     return powermapper.make("third", third[0], "linear", f"{device} {first + second}")
 
 
-def make_world(world: worlds.World, device: str) -> None:
+def make_world(world: worlds.World, device: str, *, has_secret: bool) -> None:
     """Chroots, archives and configuration, on a disk that is empty; all that is there is noted down."""
     volumes = powervolumes.CONFIGURATION if device else ""
+    volumes += powersecret.CONFIGURATION if has_secret else ""
     for _chroot, config in set(ALL.values()):
         (BASE / config / "setup.d").mkdir(parents=True, exist_ok=True)
         (BASE / config / "sessions.toml").write_text(worlds.CONFIGURATION.format(base=BASE) + volumes)
@@ -179,6 +184,8 @@ def make_world(world: worlds.World, device: str) -> None:
     subprocess.run(["tar", "-czf", world.archive, "-C", world.chroot, "."], check=True)
     if device:
         lvmgroup.Group.make_on(powervolumes.GROUP, device, world.chroot)
+    if has_secret:
+        powersecret.make(world.chroot)
     made = world.snapshot()
     PRISTINE.write_bytes(pickle.dumps((made.files, made.devices)))
     os.sync()

@@ -11,5 +11,7 @@ KINDS = {
 }
 # The same for sessions of logical volumes, on a disk that has a volume group.
 VOLUMES = {"lvm": ("classic", "etc"), "lvm-thin": ("thin", "etc")}
-ALL = KINDS | VOLUMES
+# And of an encrypted volume, which is opened for them.
+STACKED = {"secret": ("secret", "etc")}
+ALL = KINDS | VOLUMES | STACKED
 LOST_AT_BOOT = ("memory",)

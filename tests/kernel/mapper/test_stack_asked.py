@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Attach, devices
 from helpers import REPOSITORY, Fork, World, output
-from mapperlvm import losetup, lvm, run
+from lvmgroup import losetup, lvm, run
 from mapperstack import PASSWORD, WRONG, Stack
 from terminals import Terminal
 
