@@ -82,6 +82,7 @@ class Inside:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._guest: Guest | None = None
+        self._owed: set[str] = set()
         self._error: GuestError | None = None
 
     def result_of(self, item: InGuest) -> dict[str, Any]:
@@ -91,8 +92,12 @@ class Inside:
         mark = f"{MARK}{json.dumps(item.nodeid)} "
         try:
             if self._guest is None:
-                self._guest = self._start([one.nodeid for one in item.session.items if isinstance(one, InGuest)])
+                ids = [one.nodeid for one in item.session.items if isinstance(one, InGuest)]
+                self._guest, self._owed = self._start(ids), set(ids)
             output = self._guest.wait_for(mark, LONGEST_S)
+            self._owed.discard(item.nodeid)
+            if not self._owed:
+                self._guest.kill()  # tests after this one look for processes that are left
         except GuestError as error:
             self._error = error
             raise
