@@ -107,6 +107,8 @@ def traces(machine: Machine, live: list[str]) -> Iterator[str]:
     places = machine.world.places
     for top in (places.overlay_dir, places.unpack_dir, places.underlay_dir, places.mount_dir, BASE / "outside"):
         yield from (f"{top}/{name}" for name in listed(top) if name not in live)
+    yield from (f"{places.archive_dir}/{name}" for name in listed(places.archive_dir) if name.startswith("."))
+    yield from machine.world.broken_trees()
     yield from (f"elsewhere/{name}" for name in listed(BASE / "elsewhere") if name not in (*live, "lost+found"))
     yield from (f"volume {name}" for name, tags in volumes(machine).items() if tags and name not in live)
     journals = [name for name in listed(places.journal_dir) if name.partition(",")[0] not in live]

@@ -6,6 +6,7 @@ KINDS = {
     "memory": ("memory", "etc"),
     "archive": ("archive", "etc"),
     "covered": ("covered", "etc"),
+    "cached": ("cached", "etc"),
     "elsewhere": ("elsewhere", "etc"),
     "scripted": ("default", "scripted"),
 }
