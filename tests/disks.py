@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pretendzfs
 
 MIB = 1 << 20
 # The directory of a world that its disks are in: it stays whatever happens to the machine.
@@ -65,12 +68,28 @@ class Disk:
 
     image: Path
     place: Path | None = None
+    pool: Path | None = None
+    """The state of a pool that is pretended: see pretendzfs."""
 
     def mount(self) -> None:
         """As at boot, from /etc/fstab."""
         if self.place and not os.path.ismount(self.place):
             self.place.mkdir(exist_ok=True)
             call("mount", "-o", "loop", self.image, self.place)
+
+    def datasets(self) -> list[str]:
+        """What there is in the pool."""
+        return [f"dataset {name}" for name in json.loads((self.pool / "datasets").read_text())] if self.pool else []
+
+
+def make_pool(directory: Path, tree: Path) -> Disk:
+    """A pool with the dataset tank/tiny, and a kernel that seems to have ZFS; for a mount namespace of our own."""
+    (programs := directory / "programs").mkdir()
+    pretendzfs.install(str(programs), str(directory / "pool"), {"tank/tiny": str(tree)})
+    call("mount", "-t", "overlay", "-o", f"lowerdir={programs}:/usr/sbin", "programs", "/usr/sbin")
+    (directory / "known").write_text(Path("/proc/filesystems").read_text() + "nodev\tzfs\n")
+    call("mount", "--bind", directory / "known", "/proc/filesystems")
+    return Disk(directory / "pool", pool=directory / "pool")
 
 
 def make_disk(base: Path, kind: str, tree: Path) -> Disk:
@@ -81,6 +100,8 @@ def make_disk(base: Path, kind: str, tree: Path) -> Disk:
     image = base / DISKS / kind
     image.parent.mkdir()
     call("mount", "-t", "tmpfs", "disks", image.parent)
+    if kind == "zfs":
+        return make_pool(image.parent, tree)
     fstype = {"btrfs": "btrfs", "image": "squashfs"}.get(kind, "ext4")
     if kind != "btrfs":
         make_image(tree, image, fstype)

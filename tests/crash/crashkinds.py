@@ -163,7 +163,7 @@ KINDS = {
         Kind("loopback-in-place", "mounted", disk="mounted", changes_original=True, original="disk"),
         Kind("image", "image", disk="image"),
         Kind("btrfs-snapshot", "btrfs", disk="btrfs"),
-        Kind("btrfs-snapshot-automatic", "btrfs", disk="btrfs", automatic=True, busy=True, lasts=False),
+        Kind("zfs-snapshot", "zfs", backing="zfs"),
         Kind("custom", "custom", scripts={"05root": ROOT}),
         Kind("host", "host", automatic=True, lasts=False),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lvmgroup
 import world as worlds
+from crashpool import Pool
 from lvmgroup import Group, lvm
 from volumestack import LUKS_MB, Stack, toml
 
@@ -153,4 +154,5 @@ BACKINGS: dict[str, Callable[[worlds.World], worlds.Backing]] = {
     "lvm": Volumes,
     "luks": lambda world: Stacked(world, lambda stack: stack.luks()),
     "stack": lambda world: Stacked(world, on_array),
+    "zfs": Pool,
 }
