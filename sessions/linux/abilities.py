@@ -16,6 +16,7 @@ from sessions.errors import StepFailed
 from sessions.linux import files
 
 MISC, MDSTAT, CRYPTO, MODULES = "/proc/misc", "/proc/mdstat", "/proc/crypto", "/proc/modules"
+BUILT_IN = f"/lib/modules/{os.uname().release}/modules.builtin"
 CONTROL = "/dev/mapper/control"
 # A mode that the kernel makes from another.
 _MADE_FROM = {"xts": ("ecb",)}
@@ -89,7 +90,7 @@ def _may_be_there(module: str) -> bool:
     if re.search(rf"^{re.escape(module)}(?:_generic)? ", _text(MODULES), re.MULTILINE):
         return True
     try:
-        built_in = files.read_whole(f"/lib/modules/{os.uname().release}/modules.builtin").decode(errors="replace")
+        built_in = files.read_whole(BUILT_IN).decode(errors="replace")
     except OSError:
         return True
     return bool(re.search(rf"/{re.escape(module)}(?:_generic)?\.ko", built_in))

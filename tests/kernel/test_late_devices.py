@@ -119,13 +119,32 @@ def test_a_signal_ends_the_wait(world: World, asker: Ask, dev: Path, signum: sig
     assert world.leftovers() == []
 
 
-def test_the_plan_tells_of_the_wait_and_the_check(world: World, dev: Path) -> None:
-    define(world, dev / "x", fsck=True)
-    chroot, selected = lifecycle.find_chroot(lifecycle.load(world.places), "late", with_host=False)
+def planned(world: World, name: str) -> list[str]:
+    chroot, selected = lifecycle.find_chroot(lifecycle.load(world.places), name, with_host=False)
     caller = users.caller()
     _session, steps = lifecycle.plan(world.places, chroot, selected, Wish(caller, caller))
-    told = [step.describe() for step in steps]
-    assert told[:2] == [
-        f"wait for {dev}/x, up to 60 seconds",
-        f"check the file system on {dev}/x, unless it is in use",
+    return [step.describe() for step in steps]
+
+
+def test_the_plan_tells_of_volumes_waits_and_checks(world: World, dev: Path) -> None:
+    wait, check = f"wait for {dev}/x, up to 60 seconds", f"check the file system on {dev}/x, unless it is in use"
+    assert planned(world, define(world, dev / "x", fsck=True))[:2] == [wait, check]
+    volumes = [
+        {"kind": "raid", "device": "/dev/md0", "members": ["/dev/a", "/dev/b"], "degraded": True},
+        {"kind": "luks", "device": "/dev/md0", "name": "one", "key-file": "/key"},
+        {"kind": "luks", "device": "/dev/mapper/one", "name": "two"},
+        {"kind": "lvm", "volume-group": "vg", "logical-volume": "lv"},
     ]
+    assert planned(world, define(world, dev / "x", volumes=volumes))[:5] == [
+        "start the array /dev/md0 of /dev/a, /dev/b, even if it lacks some",
+        "open the encrypted volume /dev/md0 as /dev/mapper/one by /key",
+        "open the encrypted volume /dev/mapper/one as /dev/mapper/two by a password",
+        "activate the logical volume vg/lv",
+        wait,
+    ]
+
+
+def test_the_origin_of_a_snapshot_is_waited_for(world: World) -> None:
+    more: dict[str, object] = {"lvm_snapshot_options": "--size 1G", "union_type": None, "union_overlay_storage": None}
+    define(world, "/dev/vg/lv", type="lvm-snapshot", **more)
+    assert planned(world, "late")[0] == "wait for /dev/vg/lv, up to 60 seconds"

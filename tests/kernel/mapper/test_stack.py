@@ -13,7 +13,10 @@ from helpers import World, output, shell
 from lvmgroup import run
 from mapperstack import LUKS_MB, Stack
 
+from sessions import store
+from sessions.engine import Settings
 from sessions.errors import SessionsError
+from sessions.sweep import Sweep
 
 
 @pytest.fixture
@@ -60,9 +63,9 @@ def test_two_sessions_share_what_the_last_one_closes(stack: Stack) -> None:
     assert devices() == before
 
 
-@pytest.mark.parametrize("already", range(4))
+@pytest.mark.parametrize("already", [1, 3])
 def test_what_an_administrator_has_opened_stays_open(stack: Stack, already: int) -> None:
-    """Those volumes from the lowest on that were open before: none, one, two or all of them."""
+    """So many volumes of three, from the lowest on, were open before."""
     stack.raid([stack.attach(LUKS_MB + 12), stack.attach(LUKS_MB + 12)]).luks().lvm().fill().close(already)
     chroot = stack.define()
     before = devices()
@@ -122,6 +125,16 @@ def test_a_device_that_is_no_encrypted_volume(stack: Stack) -> None:
     run("wipefs", "--all", "--force", stack.tables[0]["device"])
     with pytest.raises(SessionsError, match=r"/dev/loop[0-9]+ is no LUKS volume"):
         stack.world.begin(chroot)
+
+
+def test_a_sweep_closes_what_no_session_uses(stack: Stack) -> None:
+    chroot, places = stack.luks().fill().close().define(), stack.world.places
+    before = devices()
+    stack.world.begin(chroot, name="lost", persistent=True)
+    os.unlink(store.find(places, "lost").path)
+    found = [finding for finding in Sweep(places, Settings(), False).all() if finding.kind == "volume"]
+    assert [(finding.outcome, finding.is_left) for finding in found] == [("closed", False)]
+    assert devices() == before
 
 
 def test_a_volume_in_use_keeps_the_session_until_it_is_let_go(stack: Stack) -> None:
