@@ -32,6 +32,11 @@ REORDERED_EACH = 8  # one cut of so many
 MOST_LINES = 50 if ALL else 25  # after which the power is cut
 
 
+@pytest.fixture(autouse=True)
+def guest_is_possible() -> None:
+    assert available() is None, available()
+
+
 def test_power_cuts(disk: Path, tell: Callable[[str], None]) -> None:
     cut_power(Machine(disk / "machine", SEED), CUTS, tell)
 
@@ -60,11 +65,6 @@ def cut_power(machine: Machine, cuts: int, tell: Callable[[str], None], *, may_r
     )
     assert not machine.failures, "\n".join(machine.failures)
     assert machine.checked > 0, "no session was up when the power was cut"
-
-
-@pytest.fixture(autouse=True)
-def guest_is_possible() -> None:
-    assert available() is None, available()
 
 
 def test_shutdown_and_boot_as_the_units_have_it(disk: Path) -> None:
