@@ -32,9 +32,12 @@ def need(members: Sequence[str]) -> None:
 
 
 def found(device: str, members: Sequence[str]) -> str:
-    """The kernel's name of the array, started or not; empty if there is none."""
+    """The kernel's name of the array, started or not; empty if there is none, or only an empty one without members.
+
+    Such a one is what is left of one that was stopped a moment ago, and what the kernel makes for who opens its node.
+    """
     name = devices.kernel_name(device)
-    if name.startswith("md"):
+    if name.startswith("md") and not _is_empty(name):
         return name
     for member in members:
         for holder in devices.made_from(devices.kernel_name(member)):
@@ -75,6 +78,10 @@ def let_write(device: str, name: str, record: lasting.Record) -> None:
             raise StepFailed(f"mdadm cannot let {device} be written to: {written.reason()}")
 
 
+def _is_empty(name: str) -> bool:
+    return devices.attribute(name, "md/array_state") in ("", "clear")
+
+
 def stop(device: str, members: Sequence[str], record: lasting.Record) -> None:
     """Stop the array, started or half assembled; raises StepFailed if it is in use. Nothing there is success."""
     name = found(device, members)
@@ -82,13 +89,13 @@ def stop(device: str, members: Sequence[str], record: lasting.Record) -> None:
         stopped = _call(["mdadm", "--stop", f"/dev/{name}"], record)
         if stopped.status != 0 and devices.attribute(name, "dev"):
             raise StepFailed(f"mdadm cannot stop {device}: {_words(stopped.complaint) or stopped.reason()}")
+    left = name or devices.kernel_name(device)
     _forget_node(device)
-    if name:
-        _clear(name)
+    _clear(left)
 
 
 def _clear(name: str) -> None:
-    """Let the kernel forget an array without members, which it makes for who opens a node that was left."""
+    """Let the kernel forget an array without members."""
     if devices.attribute(name, "md/array_state") == "clear":
         try:
             with open(f"{devices.SYSFS}/{name}/md/array_state", "w", encoding="ascii") as file:
@@ -100,9 +107,7 @@ def _clear(name: str) -> None:
 def _forget_node(device: str) -> None:
     """Where there is no udev, mdadm makes the node of an array, and a link to it, and leaves them."""
     name = devices.kernel_name(device)
-    # The kernel takes its time to forget one that was stopped.
-    is_array = name and devices.attribute(name, "md/array_state") not in ("", "clear")
-    if os.path.exists(_UDEV) or is_array:
+    if os.path.exists(_UDEV) or (name and not _is_empty(name)):
         return
     for path in (os.path.realpath(device), device):
         if path.startswith("/dev/md"):

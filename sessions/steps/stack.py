@@ -56,7 +56,7 @@ def close_if_ours(known: Shared, volume: Volume) -> None:
     if not made:
         return
     name = kernel_name(volume)
-    if name and made.sequence and devices.sequence(name) != made.sequence:
+    if name and made.sequence and devices.sequence(name) not in (0, made.sequence):
         known.disown()  # ours was closed, and this one opened, by somebody else
         return
     trace.point("close", volume.opens)
