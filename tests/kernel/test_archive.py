@@ -260,13 +260,25 @@ def test_truncation_between_members_is_found(disk: Path) -> None:
     assert "within a header" in refusal(write(disk / "d.tar", member("a")[:-1]), disk / "4")
 
 
+def of_program(path: str | Path) -> tuple[int, bytes]:
+    """What the program makes of an archive, damaged or not."""
+    with open(path, "rb") as file:
+        done = subprocess.run(
+            archive.compression_of(str(path)).decompress, stdin=file, capture_output=True, check=False
+        )
+    return done.returncode, done.stdout
+
+
 @pytest.mark.parametrize("ending", COMPRESSED)
 def test_flipped_bits_are_found(disk: Path, ending: str) -> None:
     whole = packed(random_files(disk / "tree"), disk / f"a{ending}").read_bytes()
     for number in range(1, 12):
         flipped = bytearray(whole)
         flipped[len(whole) * number // 12] ^= 1 << (number % 8)
-        refusal(write(disk / f"b{ending}", bytes(flipped)), disk / f"{number}")
+        path = write(disk / f"b{ending}", bytes(flipped))
+        # Where a bit says how far back the same zeros are found, another distance does as well, and nothing is wrong.
+        if of_program(path) != of_program(disk / f"a{ending}"):
+            refusal(path, disk / f"{number}")
 
 
 @pytest.mark.parametrize("ending", COMPRESSED)
