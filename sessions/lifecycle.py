@@ -110,7 +110,8 @@ def _begin(places: Places, chroot: Chroot, selected_name: str, wish: Wish, setti
             from sessions import eviction  # only for those who use it
 
             eviction.make_room(places, load(places))
-        if any(f"/{session.id}," in path for path in there):
+        mark = f"/{session.id},"
+        if any(mark in path for path in there):
             _refuse_if_taken(places, session)
         with signals.held_back(), _admitted(places, session, steps, settings, wish) as journal:
             try:

@@ -49,10 +49,11 @@ def paths(places: Places) -> list[str]:
     What is carried over from the early place is published in the state directory before it is gone from there, and the
     state directory is looked at last: so it is found in any case, and once.
     """
-    early, usual = _names(places.early_journal_dir), _names(places.journal_dir)
-    found = [f"{places.journal_dir}/{name}" for name in usual]
+    early_dir, usual_dir = places.early_journal_dir, places.journal_dir
+    early, usual = _names(early_dir), _names(usual_dir)
+    found = [f"{usual_dir}/{name}" for name in usual]
     if early:
-        found += [f"{places.early_journal_dir}/{name}" for name in set(early).difference(usual)]
+        found += [f"{early_dir}/{name}" for name in set(early).difference(usual)]
     return found
 
 
@@ -60,7 +61,7 @@ def entries_of(places: Places, checksums: Iterable[str]) -> list[Entry]:
     """Every journal of these chroots, in the order of the sessions' names."""
     there, wanted = paths(places), set(checksums)
     # Nearly all names have none of them in any place, which is quick to see.
-    candidates = {path for checksum in wanted for path in there if f",{checksum}" in path}
+    candidates = {path for mark in [f",{checksum}" for checksum in wanted] for path in there if mark in path}
     return _in_order(entry for entry in (entry_of(places, path) for path in candidates) if entry.checksum in wanted)
 
 
