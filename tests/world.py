@@ -233,7 +233,7 @@ class World:
         # Lock files may be left by a process that was killed: lock_files() tells of them. Events are to be left.
         unlisted = {self.places.lock_dir, self.places.events_dir}
         # What is whole in the cache of archives is there to stay: broken_trees() tells of what is not.
-        covered |= {entry.path for entry in archivecache.entries(self.places)}
+        covered |= self._whole_trees()
         return Snapshot(
             mounts,
             snapshots.mounts(str(self.peer.pid)) if self.peer else Counter(),
@@ -241,6 +241,12 @@ class World:
             frozenset(self.processes()),
             frozenset((*snapshots.loops(str(self.base)), *(self.backing.names() if self.backing else ()))),
         )
+
+    def _whole_trees(self) -> set[str]:
+        """What is whole in the cache of archives, by all of its names."""
+        trees = {entry.path for entry in archivecache.entries(self.places)}
+        beside = {f"{top}/{name}" for top in map(os.path.dirname, trees) for name in os.listdir(top)}
+        return {path for path in beside if archivecache.leading_to(path) in trees}
 
     def broken_trees(self) -> list[str]:
         """The trees in the cache of archives that are not what the archive holds."""
@@ -250,8 +256,11 @@ class World:
 
     def empty_cache(self) -> None:
         """Remove every tree in the cache of archives."""
-        for entry in archivecache.entries(self.places):
-            shutil.rmtree(entry.path)
+        for path in self._whole_trees():
+            if os.path.islink(path):
+                os.unlink(path)
+            else:
+                shutil.rmtree(path)
 
     def processes(self) -> Iterator[tuple[int, int]]:
         """Every process of this pid namespace that is not the test's, with its start time."""
