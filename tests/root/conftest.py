@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import debian
 import pytest
 from debian import BUILDER, Debian, Times
 
-from sessions import where
+from sessions import archivecache, where
 from sessions.linux import proc
 from sessions.model import Places
 
@@ -24,7 +25,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 BUILD_DIRECTORY = "/var/lib/sbuild/build"
 # The directories of ours that may stay, empty, when no session is left.
 KEPT = {
-    "lib", "lib/maintenance", "lib/sessions", "lib/union", "lib/union/overlay", "lib/unpack",
+    "lib", "lib/archives", "lib/maintenance", "lib/sessions", "lib/union", "lib/union/overlay", "lib/unpack",
     "run", "run/events", "run/events/log", "run/events/log.1", "run/locks", "run/mount", "run/waiting",
 }  # fmt: skip
 
@@ -80,6 +81,9 @@ def places(disk: Path, private_mounts: None) -> Iterator[Places]:
     assert os.listdir("/proc/self/fd") == descriptors
     # Everything that was started in the sessions is in this namespace, wherever else it has gone.
     assert proc.in_mount_namespace(proc.mount_namespace() or 0) == [os.getpid()]
+    # What is whole in the cache of archives is there to stay.
+    for entry in archivecache.entries(made):
+        shutil.rmtree(entry.path)
     left = {f"{path.relative_to(disk)}" for name in ("lib", "run") for path in (disk / name, *(disk / name).rglob("*"))}
     assert left - KEPT == set()
     assert list(build.iterdir()) == []
