@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from sessions.linux import trace
+from sessions.linux import syscall, trace
 from sessions.linux.files import is_absence, locate, make_in_root, missing_directories, open_in_root
 
 # The kernel may take them away when a file is written or given to somebody else (chown(2), write(2)).
@@ -30,7 +30,7 @@ def replace_file(
     those of `original`, the host's file, and so is the time. Missing directories above are made. `temporary` is the
     name the file has in its directory before it is renamed. A file that holds `data` already is left as it is, and so
     is one that is `original` itself, for which False is returned. Where nobody lives who could see half a file, it is
-    not `is_watched`, and may be written where it is, which is quicker.
+    not `is_watched`, and may be written where it is, which is quicker; not below a mount, which may be of the host's.
     """
     fd, name, found = _locate_for_writing(root_fd, path)
     try:
@@ -45,7 +45,8 @@ def replace_file(
         trace.point("write", path)
         try:
             times_ns = (original.st_atime_ns, original.st_mtime_ns) if is_copy and original is not None else None
-            if not is_watched and (found is None or (old is not None and old.st_nlink == 1)):
+            has_one_name = found is None or (old is not None and old.st_nlink == 1)
+            if not is_watched and has_one_name and syscall.mount_id(fd) == syscall.mount_id(root_fd):
                 _write(fd, name, os.O_TRUNC | os.O_NONBLOCK, data, owner, new_mode, times_ns, old)
             else:
                 _create(fd, temporary, data, owner, new_mode, times_ns)

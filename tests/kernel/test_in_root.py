@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from helpers import bind, umount
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -284,3 +285,24 @@ def test_magic_links_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="symbolic links"):
             os.close(files.open_in_root(fd, path, os.O_PATH))
     os.close(fd)
+
+
+def test_a_file_below_a_mount_is_not_written_where_it_is(tmp_path: Path) -> None:
+    """What is mounted inside may be the host's, where somebody could see half a file."""
+    (tmp_path / "of the host").mkdir()
+    (tmp_path / "root/shared").mkdir(parents=True)
+    inodes = []
+    for place in (tmp_path / "root", tmp_path / "of the host"):
+        (place / "file").write_text("old")
+        inodes.append((place / "file").stat().st_ino)
+    bind(tmp_path / "of the host", tmp_path / "root/shared")
+    fd = os.open(tmp_path / "root", os.O_PATH | os.O_DIRECTORY)
+    try:
+        for path in ("/file", "/shared/file"):
+            replacing.replace_file(fd, path, b"new", temporary=".t", is_watched=False)
+            assert (tmp_path / f"root{path}").read_text() == "new"
+        assert (tmp_path / "root/file").stat().st_ino == inodes[0]
+        assert (tmp_path / "of the host/file").stat().st_ino != inodes[1]
+    finally:
+        os.close(fd)
+        umount(tmp_path / "root/shared")
