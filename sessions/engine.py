@@ -1,7 +1,7 @@
 """The engine: walks a plan up, down, or up again after a reboot, and is the only caller of do and undo.
 
-It runs under the session's lock, marks in the journal before and after each effect, and on the way down never stops
-early: what cannot be undone is marked stuck and named, and the rest goes on.
+It runs under the session's lock, marks in the journal that an effect is about to be brought about, and on the way down
+never stops early: what cannot be undone is marked stuck and named, and the rest goes on.
 """
 
 from __future__ import annotations

@@ -127,4 +127,3 @@ class Stack:
             else:
                 lvm("lvchange", "--activate", "y", f"{table['volume-group']}/{table['logical-volume']}")
         return self
-

@@ -100,6 +100,15 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
+def sync_file_system(path: str) -> None:
+    """Put all of the file system that a directory is on on its disk (syncfs(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscall.syncfs(fd)
+    finally:
+        os.close(fd)
+
+
 def ensure_own_directory(path: str, mode: int) -> None:
     """Make a directory of ours, and what is missing above it, unless it is there.
 

@@ -77,8 +77,9 @@ class Context(Mutable):
 class Step(Frozen):
     """One reversible effect.
 
-    The order is check, begin mark, do; later undo, undone mark. ``undo`` is total: legal after nothing,
-    half or all of ``do``, and legal twice. Steps raise SessionsError or OSError; the engine names them.
+    The order is check, begin mark, do; later undo, and an undone mark where it matters that it is not repeated.
+    ``undo`` is total: legal after nothing, half or all of ``do``, and legal twice. Steps raise SessionsError or
+    OSError; the engine names them.
     """
 
     kind: ClassVar[str] = ""

@@ -7,7 +7,7 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import btrfs, files, syscall
+from sessions.linux import btrfs, files
 from sessions.steps.base import Context, Note
 from sessions.steps.files import OwnedTree
 
@@ -70,11 +70,7 @@ class SubvolumeSnapshot(OwnedTree):
 
     def _sync(self) -> None:
         """The stamp and the name; the snapshot itself is on the disk as soon as it is made."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syscall.syncfs(fd)
-        finally:
-            os.close(fd)
+        files.sync_file_system(self.path)
 
     def describe(self) -> str:
         """One line."""

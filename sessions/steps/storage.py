@@ -6,7 +6,7 @@ import os
 
 from sessions.data import TYPE_CHECKING
 from sessions.errors import StepFailed
-from sessions.linux import archive, files, syscall, trace
+from sessions.linux import archive, files, trace
 from sessions.steps.base import Context, Note, Stage
 from sessions.steps.files import OwnedTree
 
@@ -34,11 +34,7 @@ class UnpackedArchive(OwnedTree):
 
     def _sync(self) -> None:
         """All that was unpacked, too."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syscall.syncfs(fd)
-        finally:
-            os.close(fd)
+        files.sync_file_system(self.path)
 
     def undo(self, context: Context) -> None:
         """Write the archive, if the session was up and it is its source; remove the directory only after that."""

@@ -139,7 +139,7 @@ rm /etc/schroot/own; schroot -c old -- true 2>&1 | grep -o "copyfiles file '/etc
 NAMED_ALOUD = Batch(
     CONFIGURATION.replace("acme.other=1", "fail.at=none\nroot-modifiable-keys=fail.at"),
     "".join(
-        f"told() {{ schroot \"$@\" 2>&1 | grep Executing; }}; {line}\n"
+        f'told() {{ schroot "$@" 2>&1 | grep Executing; }}; {line}\n'
         for line in (
             "told -v -c dir -- true",
             "told -c dir -- true",

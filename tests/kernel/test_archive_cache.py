@@ -272,9 +272,7 @@ def test_an_archive_that_is_replaced_meanwhile_is_taken_as_it_is_then(
     assert hidden(world) == []
 
 
-def test_an_archive_that_never_rests_is_given_up(
-    world: World, packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_that_never_rests_is_given_up(world: World, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = pack(world, "growing.tar")
     world.define("growing", type="file", directory=None, file=str(archive))
 
@@ -353,9 +351,7 @@ class Unpacker:
         assert self.process.wait() == -signal.SIGKILL
 
 
-def test_who_comes_second_is_told_whom_it_waits_for(
-    world: World, packed: Path, asker: Callable[..., Fork]
-) -> None:
+def test_who_comes_second_is_told_whom_it_waits_for(world: World, packed: Path, asker: Callable[..., Fork]) -> None:
     first = Unpacker(world, packed, name="first")
     second = asker("packed")
     assert second.ask().startswith(
@@ -369,9 +365,7 @@ def test_who_comes_second_is_told_whom_it_waits_for(
     assert len(told(world, "unpacked")) == 1
 
 
-def test_when_who_unpacks_is_killed_another_takes_over(
-    world: World, packed: Path, asker: Callable[..., Fork]
-) -> None:
+def test_when_who_unpacks_is_killed_another_takes_over(world: World, packed: Path, asker: Callable[..., Fork]) -> None:
     first = Unpacker(world, packed, name="first")
     others = [asker("packed") for _number in range(3)]
     for other in others:
@@ -508,9 +502,7 @@ def test_a_lasting_session_is_recovered_after_a_restart_even_if_the_cache_was_em
         lifecycle.end(world.places, session.id, Settings())
 
 
-def test_a_lasting_session_whose_tree_and_archive_are_gone_says_so(
-    world: World, packed: Path, tmp_path: Path
-) -> None:
+def test_a_lasting_session_whose_tree_and_archive_are_gone_says_so(world: World, packed: Path, tmp_path: Path) -> None:
     session = begun_to_last(world)
     undo = restart(world, tmp_path)
     shutil.rmtree(world.places.archive_dir)
@@ -622,9 +614,7 @@ def test_what_is_used_in_the_future_was_used_now(world: World, packed: Path) -> 
     assert entry.stat().st_mtime_ns <= time.time_ns()
 
 
-def test_where_there_is_no_room_for_all_the_one_goes_that_was_not_used_for_longest(
-    world: World, packed: Path
-) -> None:
+def test_where_there_is_no_room_for_all_the_one_goes_that_was_not_used_for_longest(world: World, packed: Path) -> None:
     for name in ("a", "b", "c"):
         archive = pack(world, f"{name}.tar")
         world.define(name, type="file", directory=None, file=str(archive))

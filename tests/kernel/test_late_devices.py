@@ -57,9 +57,7 @@ def dev(tmp_path: Path) -> Iterator[Path]:
     yield path
 
 
-def test_a_link_that_comes_late(
-    world: World, asker: Ask, image: Path, attached: Callable[..., str], dev: Path
-) -> None:
+def test_a_link_that_comes_late(world: World, asker: Ask, image: Path, attached: Callable[..., str], dev: Path) -> None:
     """In a directory that comes late, too, as those of udev do."""
     device = attached(image)
     waiting = asker(define(world, dev / "by-name/x"))
@@ -87,9 +85,7 @@ def test_a_link_whose_device_comes_late(
     assert waiting.wait() == 0
 
 
-def test_a_device_that_is_there_is_not_waited_for(
-    world: World, image: Path, attached: Callable[..., str]
-) -> None:
+def test_a_device_that_is_there_is_not_waited_for(world: World, image: Path, attached: Callable[..., str]) -> None:
     said: list[str] = []
     with world.begin(define(world, attached(image)), say=lambda letter, line: said.append(line)) as session:
         assert output(session, "cat", "/etc/passwd")

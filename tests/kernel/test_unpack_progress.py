@@ -13,9 +13,7 @@ import pytest
 from helpers import REPOSITORY, World
 
 pytestmark = pytest.mark.usefixtures("read_only_host")
-LINE = re.compile(
-    r"unpacking tiny\.tar\.zst +(\d+)% \|[^\r]*\| (\S+) of (\S+), \S+B/s, until \d\d:\d\d:\d\d"
-)
+LINE = re.compile(r"unpacking tiny\.tar\.zst +(\d+)% \|[^\r]*\| (\S+) of (\S+), \S+B/s, until \d\d:\d\d:\d\d")
 
 
 @pytest.fixture(params=[True, False], ids=["cached", "each for itself"])
@@ -67,9 +65,7 @@ def read(fd: int) -> bytes:
     ],
     ids=["sessions", "schroot"],
 )
-def test_on_a_terminal(
-    world: World, archive: Path, command: str, words: Sequence[str]
-) -> None:
+def test_on_a_terminal(world: World, archive: Path, command: str, words: Sequence[str]) -> None:
     seen = seen_on(world, command, words, is_terminal=True)
     lines = LINE.findall(seen)
     assert lines, seen
@@ -89,9 +85,7 @@ def test_on_a_terminal(
     ],
     ids=["sessions", "schroot", "schroot -q"],
 )
-def test_nowhere_else(
-    world: World, archive: Path, command: str, words: Sequence[str], is_terminal: bool
-) -> None:
+def test_nowhere_else(world: World, archive: Path, command: str, words: Sequence[str], is_terminal: bool) -> None:
     assert seen_on(world, command, words, is_terminal=is_terminal) == ""
 
 

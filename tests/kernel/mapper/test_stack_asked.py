@@ -79,9 +79,7 @@ def test_nobody_is_there_to_be_asked(stack: Stack) -> None:
         stack.world.begin(chroot)
 
 
-def test_a_wrong_password_three_times_and_a_key_that_interrupts(
-    stack: Stack, command: Callable[..., Terminal]
-) -> None:
+def test_a_wrong_password_three_times_and_a_key_that_interrupts(stack: Stack, command: Callable[..., Terminal]) -> None:
     chroot = stack.luks(asked=True).fill().close().define()
     before = devices()
     terminal = command("begin", chroot)
